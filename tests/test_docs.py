@@ -22,9 +22,9 @@ import pytest
 from gptshake.config.arguments import parse
 from gptshake.config.compose import compose
 from gptshake.config.compose_errors import checked_compose, parse_overrides
+from gptshake.config.experiments import expand_experiment_files
 from gptshake.config.layout import GROUPS, options
 from gptshake.config.multirun import first_choice
-from gptshake.config.overrides import expand_experiment_files
 from gptshake.config.validate import check, check_groups, trains
 from gptshake.estimate.formatting import short_count
 from gptshake.model.config import GPTConfig

@@ -27,6 +27,7 @@ from gptshake.config import overrides
 from gptshake.config.arguments import Arguments, quote
 from gptshake.config.compose import call_hydra, choices, resolve_preset, single_run, snapshot, without_hydra
 from gptshake.config.compose_errors import checked_compose, parse_overrides, source_hint
+from gptshake.config.experiments import SUFFIXES, expand_experiment_files, experiment_files_as_options
 from gptshake.config.layout import GROUPS, SWEPT_FILES, local_confs, local_files, own_files, packaged_conf
 from gptshake.config.multirun import SWEEPER, each_point, expand_globs, single_run_overrides, starting_options
 from gptshake.config.validate import check, check_groups, check_one_device, check_targets, check_torchrun, sweeps_here, targets, trains
@@ -59,8 +60,8 @@ def run(arguments: Arguments) -> Path | None:
         if arguments.multirun:  # experiment files are options like others in a sweep
             gc.enable()  # each of its configs is made to be looked at, and is garbage then
             os.environ[SWEPT_FILES] = stack.enter_context(TemporaryDirectory(prefix="gptshake-experiments-"))
-            arguments.overrides = overrides.experiment_files_as_options(arguments.overrides, Path(os.environ[SWEPT_FILES]))
-        arguments.overrides, arguments.origin = overrides.resolve_lr_from(overrides.expand_experiment_files(arguments.overrides))
+            arguments.overrides = experiment_files_as_options(arguments.overrides, Path(os.environ[SWEPT_FILES]))
+        arguments.overrides, arguments.origin = overrides.resolve_lr_from(expand_experiment_files(arguments.overrides))
         single, full, label, resumed = _compose_checked(arguments)
         gc.enable()
         cfg = without_hydra(full)
@@ -102,7 +103,7 @@ def run(arguments: Arguments) -> Path | None:
 
 def checked_config(arguments: Arguments) -> DictConfig:
     """The config of one run, composed and checked, but not run."""
-    arguments.overrides, arguments.origin = overrides.resolve_lr_from(overrides.expand_experiment_files(arguments.overrides))
+    arguments.overrides, arguments.origin = overrides.resolve_lr_from(expand_experiment_files(arguments.overrides))
     return without_hydra(_compose_checked(arguments)[1])
 
 
@@ -222,8 +223,8 @@ def _sweep(arguments: Arguments, cfg: DictConfig, single: list[str], label: str,
 
     swept = {override.key_or_group: texts_of(override) for override in parsed if override.is_choice_sweep()}
     experiments = swept.get("experiment", [])
-    files = [f"experiment={text}" for text in experiments if text.endswith(overrides.SUFFIXES)]
-    experiment_files = {text: overrides.expand_experiment_files([text]) for text in files}
+    files = [f"experiment={text}" for text in experiments if text.endswith(SUFFIXES)]
+    experiment_files = {text: expand_experiment_files([text]) for text in files}
     chosen = choices(cfg.hydra) | {group: "_".join(texts[:3]) for group, texts in swept.items() if group in GROUPS}
     named = "_".join(Path(text).stem if experiment_files else text for text in experiments[:3])
     named = named or "-".join(chosen.get(group, group).replace("/", "_") for group in ("model", "data"))

@@ -8,7 +8,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from gptshake.config.compose_errors import checked_compose
-from gptshake.config.overrides import LATER, expand_experiment_files, freeze, refuse_differences, resumed_overrides
+from gptshake.config.experiments import expand_experiment_files
+from gptshake.config.overrides import LATER, freeze, refuse_differences, resumed_overrides
 from gptshake.config.validate import check
 from gptshake.errors import RecordError
 from gptshake.redaction import redacted

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gptshake.config.compose import compose
-from gptshake.config.overrides import LIMITS, expand_experiment_files
+from gptshake.config.experiments import LIMITS, expand_experiment_files
 
 RUN = ["model=tiny", "data=wiki_char"]
 

@@ -8,7 +8,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from gptshake.config.compose import compose
-from gptshake.config.overrides import expand_experiment_files, experiment_files_as_options
+from gptshake.config.experiments import expand_experiment_files, experiment_files_as_options
 from gptshake.errors import ConfigError, RecordError
 from gptshake.report.study_stats import best
 from gptshake.report.study_text import best_yaml

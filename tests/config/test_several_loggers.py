@@ -8,7 +8,8 @@ from omegaconf import DictConfig
 
 from gptshake.config.compose import choices, compose
 from gptshake.config.compose_errors import checked_compose
-from gptshake.config.overrides import expand_experiment_files, stored_overrides
+from gptshake.config.experiments import expand_experiment_files
+from gptshake.config.overrides import stored_overrides
 from gptshake.config.validate import invalid_value
 from gptshake.config.values import unsafe_reason
 from gptshake.errors import ConfigError

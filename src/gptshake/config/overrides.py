@@ -1,15 +1,12 @@
-"""An earlier run, a study or an experiment file becomes overrides, which today's config files compose.
+"""An earlier run or a study becomes overrides, which today's config files compose.
 
     resume=<run>              the stored overrides and frozen ``auto`` values of the run, before the new ones
     optimizer.lr=from:<run>   the rate that ``task=find_lr`` or a sweep found, as a number; its origin is kept in the record
-    experiment=<path>.yaml    what the file says, so that the run can be repeated without it
-    logger=[wandb,mlflow]     a node for each, logger.wandb and logger.mlflow
     task.run=<run>            the config of a run, for a task that reads it or runs it once more
 
 A stored config.yaml is only compared with the result, never instantiated. From a record come values only (``values.py``).
 """
 
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,22 +16,19 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from gptshake.config.arguments import override_value, quote, swept_values
+from gptshake.config.arguments import override_value, quote
 from gptshake.config.compose_errors import checked_compose, parse_overrides
-from gptshake.config.layout import local_files
-from gptshake.config.values import sets_output_path, unsafe_reason
-from gptshake.errors import CheckpointError, ConfigError, RecordError, first_line
+from gptshake.config.experiments import EXPERIMENT
+from gptshake.config.values import ONLY_VALUES, plain_yaml, sets_output_path, unsafe_reason
+from gptshake.errors import CheckpointError, RecordError, first_line
 from gptshake.export.hub import HF, read_shape
-from gptshake.files import expanded, yaml_text
+from gptshake.files import expanded
 from gptshake.keys import RESULT, RESUME, is_free, key_of, not_free
 from gptshake.model.config import HF_SIZES
 from gptshake.record.index import BROKEN, STUDY_FILE, flat, is_number, read_entry, read_study
 from gptshake.record.run import LATEST, find_run, is_made_here, read_run, run_dirs
 from gptshake.redaction import SECRET, redact, redacted
 
-EXPERIMENT = "experiment"
-SUFFIXES = (".yaml", ".yml")
-LIMITS = ("trainer.max_steps", "trainer.max_epochs", "trainer.max_tokens", "trainer.hours")
 LR, FROM = "optimizer.lr", "from:"
 # What a rate depends on; lengths do, too, but little from some hundred steps on.
 RATE_DEPENDS_ON = (
@@ -52,7 +46,6 @@ LATER = {
     **{f"{place}.{key}": value for place in ("data", "data.documents") for key, value in _LATER_OF_TEXTS.items()},
 }
 _CLEANING_SOURCES = ("gptshake.data.source.wiki.Wiki", "gptshake.data.source.files.TextFiles")
-_ONLY_VALUES = "From a record come values only. If you trust this one,"
 
 
 def typed_value(overrides: list[str], key: str) -> str:
@@ -227,7 +220,7 @@ def _is_value(text: str, run_dir: Path, typed_keys: Collection[str], *, resolver
     """Whether an override of a record is a plain value or a known option; False if it is not, but its key was typed again."""
     why = unsafe_reason(text, resolvers=resolvers)
     if why and key_of(text) not in typed_keys:
-        raise RecordError(f"The record of {run_dir.name} has {text}: {why}. {_ONLY_VALUES} type it again to use it.")
+        raise RecordError(f"The record of {run_dir.name} has {text}: {why}. {ONLY_VALUES} type it again to use it.")
     return not why
 
 
@@ -246,22 +239,11 @@ def stored_groups(run_dir: Path) -> dict[str, Any]:
         RecordError: it is missing or damaged.
     """
     try:
-        if not (content := _content(run_dir / "config.yaml")):
+        if not (content := plain_yaml(run_dir / "config.yaml")):
             raise ValueError("it is empty")
         return content
     except (OSError, ValueError, RecursionError, YAMLError, OmegaConfBaseException) as error:
         raise RecordError(f"{run_dir / 'config.yaml'} is missing or damaged ({first_line(error)}).") from error
-
-
-def _content(path: Path) -> dict[str, Any]:
-    """A file of YAML as plain values, interpolations as they are written."""
-    try:
-        content = OmegaConf.to_container(OmegaConf.create(yaml_text(path)), resolve=False)
-    except AssertionError:  # OmegaConf's, for a number
-        content = None
-    if not isinstance(content, dict):
-        raise ValueError("it has no keys")
-    return {str(key): value for key, value in content.items()}
 
 
 def refuse_differences(cfg: DictConfig, run_dir: Path) -> None:
@@ -383,92 +365,3 @@ def lr_mismatch_note(origin: dict[str, Any], cfg: DictConfig) -> str | None:
     shown = ", ".join(f"{key} {then.get(key)}, here {now.get(key)}" for key in differing[:3])
     more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
     return f"note: {LR}={now[LR]:g} was found by {origin['lr_from']['run']} for other terms: {shown}{more}."
-
-
-# --- an experiment file by its path
-
-
-def expand_experiment_files(overrides: list[str]) -> list[str]:
-    """The overrides with every ``experiment=<path>.yaml`` replaced by what the file says; other experiments stay.
-
-    A limit that was typed replaces the limits of the files.
-    """
-    named = [text for text in overrides if key_of(text) == EXPERIMENT and not text.endswith("=null")]
-    files = [text for text in named if text.endswith(SUFFIXES) and not swept_values(text.partition("=")[2])]
-    rest = [text for text in overrides if text not in files]
-    lines = [line for text in files for line in _lines(expanded(text.partition("=")[2]))]
-    limits = {key_of(text) for text in rest if key_of(text) in LIMITS and not text.endswith("=null")}
-    if limits:
-        lines = [line for line in lines if key_of(line) not in LIMITS]
-        if len(named) > len(files):
-            lines += [f"{limit}=null" for limit in LIMITS if limit not in limits]
-    if any(text.startswith("logger=") for text in rest):  # the nodes of a file's list would outlive another choice
-        lines = [line for line in lines if key_of(line) != "logger"]
-    found = list[str]()
-    for text in lines + rest:
-        if key_of(text) == "logger" and text.partition("=")[2].startswith("["):  # a node for each tracker: Hydra would mix their keys
-            names: Any = parse_overrides([text])[0].value()
-            nodes = {re.sub(r"\W", "_", str(name)): name for name in names if name != "none"}
-            found += ["logger=none", *(f"+logger@logger.{node}={name}" for node, name in nodes.items())]
-        else:
-            found.append(text)
-    return found
-
-
-def experiment_files_as_options(overrides: list[str], folder: Path) -> list[str]:
-    """The overrides of a multirun with the files that ``experiment=`` names in a list as options of the group, copied into a folder of config."""
-    found = []
-    for text in overrides:
-        names = [name.strip("'\"") for name in swept_values(text.partition("=")[2])] if key_of(text) == EXPERIMENT else []
-        files = [name for name in names if name.endswith(SUFFIXES)]
-        for name in files:
-            _lines(expanded(name))  # refuses what is none
-            plain = str(expanded(name).absolute()) if name.startswith("~") or ".." in Path(name).parts else name
-            copy = folder / EXPERIMENT / plain.lstrip("/")
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_text(f"# @package _global_\n{yaml_text(expanded(name))}", encoding="utf-8")
-            names[names.index(name)] = quote(plain)
-        found.append(f"{EXPERIMENT}=choice({','.join(names)})" if files else text)
-    return found
-
-
-def _lines(path: Path, via: tuple[Path, ...] = ()) -> list[str]:
-    what = f"{EXPERIMENT}={path}"
-    if path in via:
-        raise ConfigError(f"{what} includes itself by its defaults list.")
-    try:
-        content = _content(path)
-    except OSError as error:
-        raise ConfigError(f"{what}: there is no such file.") from error
-    except Exception as error:  # whatever the reader of YAML makes of a file that is none
-        raise ConfigError(f"{what} is not a config: {first_line(error)}.") from error
-    lines, defaults = [], content.pop("defaults", None) or []
-    for entry in defaults if isinstance(defaults, list) else [defaults]:
-        if entry == "_self_":
-            continue
-        if isinstance(entry, str) and entry.startswith("/") and (entry.count("/") == 2 or entry.endswith(SUFFIXES)):
-            group, _, option = entry[1:].partition("/")
-        else:
-            (name, option), *more = entry.items() if entry and isinstance(entry, dict) else [("", entry)]
-            group = str(name).removeprefix("override /")
-            if more or group == str(name):
-                raise ConfigError(
-                    f"{what}: in a file given by its path, defaults are written `override /group: option` or `/group/option`, not {entry}."
-                )
-        nested = group == EXPERIMENT and str(option).endswith(SUFFIXES)  # in the best.yaml of a study over such files
-        lines += _lines(expanded(option), (*via, path)) if nested else [f"{group}={option}"]
-    chosen = dict(line.split("=", 1) for line in lines)
-    lines += [f"{_sign(key, chosen)}{key}={override_value(value)}" for key, value in flat(content).items()]
-    if any((path.parent / name).exists() for name in ("study.json", "run.json")):  # may be somebody else's
-        for text in lines:
-            if why := unsafe_reason(text) or (sets_output_path(text) and "it says where a run writes"):
-                raise RecordError(f"{path} has {text}: {why}. {_ONLY_VALUES} copy the file elsewhere.")
-    return lines
-
-
-def _sign(key: str, chosen: Mapping[str, str]) -> str:
-    """``+`` for a key of an option of the user's own whose yaml does not name it: so it is typed, too."""
-    group, _, inside = key.partition(".")
-    file = local_files().get(f"{group}/{chosen.get(group)}.yaml")
-    named = _content(file) if file else {"defaults": ()}
-    return "" if "defaults" in named or {key, inside} & {*flat(named)} else "+"

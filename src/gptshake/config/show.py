@@ -13,9 +13,10 @@ from contextlib import redirect_stderr, redirect_stdout, suppress
 from gptshake.config.arguments import Arguments
 from gptshake.config.compose import call_hydra
 from gptshake.config.compose_errors import COMPOSITION_ERRORS, checked_compose, parse_overrides
+from gptshake.config.experiments import expand_experiment_files
 from gptshake.config.layout import GROUPS
 from gptshake.config.multirun import first_choice, single_run_overrides
-from gptshake.config.overrides import expand_experiment_files, resolve_lr_from, with_pretrained_shape
+from gptshake.config.overrides import resolve_lr_from, with_pretrained_shape
 from gptshake.keys import key_of
 from gptshake.redaction import redact
 

@@ -6,13 +6,17 @@ environment, configure Hydra, notify somebody or start a task that leaves no rec
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import OverrideType
+from omegaconf import OmegaConf
 
 from gptshake.config.compose_errors import parse_overrides
 from gptshake.config.layout import OLD_TARGETS, is_option, local_confs, option_files, packaged_conf
+from gptshake.files import yaml_text
 
+ONLY_VALUES = "From a record come values only. If you trust this one,"
 _PLACES = ("paths", "data.documents.cache")  # where a run writes
 _CALL = re.compile(r"_(target|args|partial|recursive|convert)_")
 _RESOLVER = re.compile(r"\$\{[^}]*:")  # ${oc.env:NAME}; ${data.path} only points to another value
@@ -74,3 +78,14 @@ def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
             yield from _leaves(path, child)
     else:
         yield path, value
+
+
+def plain_yaml(path: Path) -> dict[str, Any]:
+    """A file of YAML as plain values, interpolations as they are written."""
+    try:
+        content = OmegaConf.to_container(OmegaConf.create(yaml_text(path)), resolve=False)
+    except AssertionError:  # OmegaConf's, for a number
+        content = None
+    if not isinstance(content, dict):
+        raise ValueError("it has no keys")
+    return {str(key): value for key, value in content.items()}

@@ -16,7 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from gptshake import hardware
 from gptshake.config.arguments import override_value
-from gptshake.config.overrides import EXPERIMENT, locate
+from gptshake.config.experiments import EXPERIMENT
+from gptshake.config.overrides import locate
 from gptshake.config.validate import check_groups
 from gptshake.context import Context
 from gptshake.errors import ConfigError, GptshakeError
