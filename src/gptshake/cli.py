@@ -196,23 +196,19 @@ def _resumed(arguments: Arguments) -> Path | None:
         return None
     if arguments.multirun:
         raise ConfigError("resume= continues one run; leave -m and repeats= out.")
-    run_dir = _unfinished(arguments) if name == AUTO else overrides.locate(name, arguments.overrides)
-    if run_dir is None:
-        return None
+    if name == AUTO:  # the record says which commit or folder init_from= meant; without such a run this is left out
+        run_dir = overrides.unfinished(arguments.overrides)
+        print(f"resume=auto: {f'resuming {run_dir.name}' if run_dir else 'no unfinished run of this command, so one begins'}", flush=True)
+        taken = {"resume", "init_from", "paths.run_dir"} if run_dir else {"resume"}
+        arguments.overrides = [text for text in arguments.overrides if key_of(text) not in taken]
+        if run_dir is None:
+            return None
+        arguments.overrides.append(f"resume={quote(str(run_dir.absolute()))}")
+    else:
+        run_dir = overrides.locate(name, arguments.overrides)
     refuse_links(run_dir)
     devices = ["trainer.devices=auto"] * (torchrun.launched() > 1)  # those that torchrun or srun started now
     arguments.overrides[:0] = [*overrides.resumed_overrides(run_dir, arguments.overrides), *devices]
-    return run_dir
-
-
-def _unfinished(arguments: Arguments) -> Path | None:
-    """The run that ``resume=auto`` resumes; without one, the override is left out."""
-    run_dir = overrides.unfinished(arguments.overrides)
-    print(f"resume=auto: {f'resuming {run_dir.name}' if run_dir else 'no unfinished run of this command, so one begins'}", flush=True)
-    taken = {"resume", "init_from", "paths.run_dir"} if run_dir else {"resume"}  # the record says which commit or folder init_from= meant
-    arguments.overrides = [text for text in arguments.overrides if key_of(text) not in taken]
-    if run_dir:
-        arguments.overrides.append(f"resume={quote(str(run_dir.absolute()))}")
     return run_dir
 
 

@@ -111,16 +111,8 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, str | int | float)
 
 
-def _is_figure(value: Any) -> bool:
-    return value is None or _is_number(value)
-
-
 def _is_list(value: Any, kind: type) -> bool:
     return isinstance(value, list) and all(isinstance(one, kind) for one in value)
-
-
-def _is_inside(value: Any) -> bool:
-    return isinstance(value, str) and not PurePath(value).is_absolute() and ".." not in PurePath(value).parts
 
 
 def _are_sessions(value: Any) -> bool:
@@ -133,6 +125,10 @@ def _or_null(check: Check) -> Check:
 
 _TEXT: Check = (lambda value: isinstance(value, str), "a text")
 _TEXTS = _or_null((lambda value: _is_list(value, str), "a list of texts"))
+_INSIDE: Check = (
+    lambda value: isinstance(value, str) and not PurePath(value).is_absolute() and ".." not in PurePath(value).parts,
+    "a path inside of the study",
+)
 _COUNT: Check = (lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 0, "a count")
 _FINITE = _or_null((lambda value: _is_number(value) and math.isfinite(value), "a finite number"))
 _MAYBE_TEXT, _MAYBE_COUNT, _MAYBE_NUMBER = _or_null(_TEXT), _or_null(_COUNT), _or_null((_is_number, "a number"))
@@ -147,12 +143,12 @@ _RUN_JSON = {
     **dict.fromkeys(("started", "finished"), _MOMENT),
     **dict.fromkeys(("git", "environment", "local_conf", "trial", "choices", "resolved", "budget", "data", "hardware"), _MAPPING),
     **dict.fromkeys(("devices", "model", "checkpoints", "wandb"), _MAPPING),
-    "summary": _or_null((lambda value: isinstance(value, dict) and all(map(_is_figure, value.values())), "a mapping of numbers")),
+    "summary": _or_null((lambda value: isinstance(value, dict) and all(map(_MAYBE_NUMBER[0], value.values())), "a mapping of numbers")),
     "overrides": _TEXTS,
     "sittings": _or_null((_are_sessions, "a list with the start and the end of each")),
 }
 _RUN = {
-    **{"path": (_is_inside, "a path inside of the study"), "repeat": _COUNT, "state": _TEXT, "value": _MAYBE_NUMBER},
+    **{"path": _INSIDE, "repeat": _COUNT, "state": _TEXT, "value": _MAYBE_NUMBER},
     **{"tokens_per_s": _FINITE, "spent": _FINITE, "reason": _MAYBE_TEXT},
     **dict.fromkeys(("started", "ended"), _MOMENT),
     **dict.fromkeys(("slot", "tokens"), _MAYBE_COUNT),

@@ -90,7 +90,8 @@ class Controller:
                     self.study.state = "stopped"
                     self._publish()
                     raise Stop(SIGNALS.received)
-            self.study.state = "stopped" if self._is_cut_off() else "done"
+            cut_off = time.monotonic() >= self._ends and (self._pending or self._propose() is not None or self._to_confirm())
+            self.study.state = "stopped" if cut_off else "done"
             self._publish()
         except Exception:
             self.study.state = "stopped"
@@ -201,10 +202,6 @@ class Controller:
             return self.study.second_seeds() if self.study.header.noise else []
         confirmed = {row.number for row in self.study.confirm if not row.measures_noise}
         return [trial for trial in self.study.ranking()[:CONFIRMED] if trial.number not in confirmed]
-
-    def _is_cut_off(self) -> bool:
-        """Whether the time limit came before the end of the search or of what confirms it."""
-        return time.monotonic() >= self._ends and bool(self._pending or self._propose() is not None or self._to_confirm())
 
     # What happens meanwhile
 
