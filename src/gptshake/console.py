@@ -48,11 +48,8 @@ def lasting(number: int, encoding: str, *, line_buffering: bool) -> io.TextIOWra
 def refuse_loss() -> None:
     """Raise a StorageError if the disk was too full for what was printed to the standard output; a reader that has gone loses nothing."""
     sys.stdout.flush()
-    if (error := getattr(getattr(sys.stdout.buffer, "raw", None), "lost", None)) and error.errno in (
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EFBIG,
-    ):
+    error = getattr(getattr(sys.stdout.buffer, "raw", None), "lost", None)
+    if error and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         raise StorageError(f"What was printed could not all be written: {error.strerror}. Free some space, and run the same command again.")
 
 

@@ -31,8 +31,6 @@ _NESTED = re.compile(r"(?:[\[{]\s*){20}|(?:- ){20}|^ {100}|(?:\? ){20}", re.MULT
 _OS_ERROR = re.compile(r"os error (\d+)")  # how Rust's libraries write the system's number
 _BESIDE = re.compile(r"(^|/)\.([^/]+)\.(?:[0-9a-f]{8}|partial|lock)(?=/|$)")  # what is written in place of its target, see below
 _ELSEWHERE = "choose another place with paths.runs=, paths.multirun=, paths.cache= or paths.node_cache= (or the variable GPTSHAKE_CACHE)"
-
-
 _UNWRITABLE = (errno.EFBIG, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST)  # the last is a link to what is gone
 # What a file system does not do; without a file it may be about anything, such as a socket.
 _UNSUPPORTED = (errno.ETXTBSY, errno.EBUSY, errno.EXDEV, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.ENODEV, errno.ENXIO)

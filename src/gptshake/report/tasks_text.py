@@ -39,22 +39,8 @@ STEP_PARTS = {
     "other": "the loop",
 }
 KEPT = 3  # checkpoints: the newest two and the best
-EVALUATED = [
-    "run",
-    "step",
-    "tokens",
-    "loss",
-    "±",
-    "perplexity",
-    "bits/byte",
-    "±",
-    "bits/char",
-    "±",
-    "word ppl.",
-    "byte ppl.",
-    "unknown",
-    "",
-]
+EVALUATED = ["run", "step", "tokens", "loss", "±", "perplexity", "bits/byte", "±", "bits/char", "±"]
+EVALUATED += ["word ppl.", "byte ppl.", "unknown", ""]
 SHOWN = 60  # columns of a document's name, and of its beginning, in an evaluation
 
 
@@ -178,13 +164,8 @@ def plan_text(facts: Facts) -> str:
 def _plan_rows(facts: Facts) -> list[tuple[str, str]]:
     budget: Budget = facts["budget"]
     parts = " + ".join(f"{name} {short_count(count)}" for name, count in facts["parameters"].items())
-    flops, d, spent, price, unit = (
-        facts["flops_per_token"],
-        budget.total_tokens,
-        sum(facts["seconds"].values()),
-        facts["price_per_hour"],
-        facts["currency"],
-    )
+    flops, price, unit = facts["flops_per_token"], facts["price_per_hour"], facts["currency"]
+    d, spent = budget.total_tokens, sum(facts["seconds"].values())
     took = " + ".join(f"{name} {duration(seconds)}" for name, seconds in facts["seconds"].items() if seconds >= 0.005 * spent)
     length = f"{counted(budget.steps, 'step')} = {short_count(budget.total_tokens)} tokens = {counted(budget.epochs, 'epoch', '.3g')}"
     checkpoint = facts["checkpoint_bytes"]

@@ -95,7 +95,9 @@ class Job:
         if self.id is None:
             return (self.killed or NOT_BEGUN) if self.is_ending else None
         if self.state.gone:
-            _refresh(self.folder)
+            with contextlib.suppress(OSError):  # makes a network file system look at the folder anew
+                (look := self.folder / f".look-{os.getpid()}").touch()
+                look.unlink()
         written = read_end(self.folder, self.ticket)
         if written and (written.status != "stopped" or self.stops < inf):
             return written
@@ -130,13 +132,6 @@ class Job:
 
 
 NOT_BEGUN = Outcome("stopped", reason="stopped before it had begun")
-
-
-def _refresh(folder: Path) -> None:
-    """Make a network file system look at a folder anew."""
-    with contextlib.suppress(OSError):
-        (look := folder / f".look-{os.getpid()}").touch()
-        look.unlink()
 
 
 class Jobs(ABC):
