@@ -64,8 +64,9 @@ def main() -> NoReturn:
                 from gptshake.distributed import join
 
                 join()
-            if run(arguments) is None and not arguments.multirun:
-                refuse_loss()  # what a training prints is in its record, too
+            prints_only = run(arguments) is None and not arguments.multirun
+        if prints_only:
+            refuse_loss()  # what a training prints is in its record, too
     except SystemExit:
         raise
     except BaseException as error:  # a panic in a library's Rust code is no Exception

@@ -89,8 +89,9 @@ def test_a_pipe_that_is_closed_early_is_no_failure(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == "0" and done.stderr == ""
 
 
-def test_a_full_disk_behind_the_standard_output_is_no_success(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "gptshake", "task=runs"]
+@pytest.mark.parametrize("words", [["task=runs"], ["model=tiny", "data=wiki_char", "--cfg", "job"], ["--help"]], ids=" ".join)
+def test_a_full_disk_behind_the_standard_output_is_no_success(words: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "gptshake", *words]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (
