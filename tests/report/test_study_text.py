@@ -174,7 +174,6 @@ def test_a_best_at_the_end_of_the_range_is_a_warning_with_a_wider_range(
         ("model.dropout", (0.0, 0.3), "high", "interval(0,0.6)"),
         ("model.dropout", (0.0, 0.6), "high", "interval(0,0.8)"),
         ("callbacks.samples.top_p", (0.5, 1.0), "high", ""),
-        ("model.dropout", (0.0, 0.3), "low", ""),
         ("scheduler.pct_start", (0.2, 0.5), "low", "interval(0.1,0.5)"),
         ("model.n_layer", (2, 12), "high", "int(interval(2,24))"),
         ("model.n_embd", (48, 192), "low", ""),
@@ -196,6 +195,19 @@ def test_a_wider_range_is_one_that_its_key_may_have(
     axis = rows.axis(key, low=low, high=high, integer=isinstance(low, int), declared=values[1])
     sentence = said(rows.study([axis], trials), "end of its range")
     assert sentence.endswith(f"end of its range: widen it, e.g. '{key}={wider}'." if wider else "end of its range.")
+
+
+@pytest.mark.parametrize(
+    ("key", "program", "smallest"), [("model.dropout", "gptshake", True), ("+x", "gptshake", False), ("x", "my.py", False)]
+)
+def test_nothing_below_0_is_missed_where_a_key_takes_none(
+    rows: SimpleNamespace, sure: Callable[..., None], key: str, program: str, smallest: bool
+) -> None:
+    sure(0.0, 0.3, "low", at=0.0)
+    trials = [rows.trial(n, {key: value}, [2.2 + value]) for n, value in enumerate((0.0, 0.15, 0.3))]
+    study = rows.study([rows.axis(key, low=0.0, high=0.3, declared=0.15)], trials) | {"program": program}
+    expected = f"The best {key} is 0, the smallest there is."
+    assert said(study, "is 0, the" if smallest else "end of its range").startswith(expected if smallest else "Warning")
 
 
 def test_a_larger_value_that_diverged_has_been_tried(line: Make, rows: SimpleNamespace) -> None:
@@ -410,6 +422,12 @@ def test_a_point_with_a_seed_that_is_not_ok_is_never_confirmed(state: str, why: 
     assert winner is not None and winner.trial["number"] == 4 and winner.confirmed is (state in ("diverged", "failed"))
     assert f"trial 3 is not confirmed ({why})" in "\n".join(verdict(study))
     assert ("The same command resumes the confirmation." in "\n".join(verdict(study))) is (state in ("stopped", "waiting"))
+
+
+@pytest.mark.parametrize("state", ["done", "running", "stopped"])
+def test_trials_that_ended_well_without_a_number_have_ended(state: str, rows: SimpleNamespace) -> None:
+    study = rows.study([rows.LR], [rows.trial(n, {"optimizer.lr": rate}, [None], "ok") for n, rate in enumerate((1.0, 10.0))])
+    assert said(study | {"state": state}, "so there is no").startswith("No trial returned a number")
 
 
 def test_a_point_that_diverged_with_fresh_seeds_does_not_win(line: Make, rows: SimpleNamespace) -> None:

@@ -78,7 +78,7 @@ def _no_winner(study: Json) -> str:
     if base and (why := stats.not_ok(base)):
         return f"The base is incomplete ({why}), so there is nothing to compare with and no answer."
     states = {trial["state"] for trial in trials}
-    if "ok" in states and study["state"] == "done":
+    if "ok" in states:
         return "No trial returned a number (hydra.sweeper.objective names one of several), so there is no best."
     if not trials or not states <= set(stats.ENDED_EARLY) or study["state"] != "done":
         return "No trial has finished yet, so there is no answer."
@@ -151,6 +151,7 @@ def _axes(study: Json, winner: Best) -> list[str]:
     """For every axis of numbers: between which values the best lies, whether a cliff is beside it, whether the range was wide enough."""
     sentences = []
     for scale in stats.scales(study):
+        own = study.get("program") == "gptshake" and not scale.key.startswith("+")  # none of its keys takes a number below 0
         found, key = stats.near_optimal(study, scale), scale.key.lstrip("+")
         best, edge = winner.trial["params"][scale.key], None
         if found is not None:
@@ -169,8 +170,8 @@ def _axes(study: Json, winner: Best) -> list[str]:
         if (edge == "high" and best < high_end) or (edge == "low" and best > low_end):
             larger = "larger" if edge == "high" else "smaller"
             sentences.append(f"Warning: no {larger} {key} than the best, {stats.param_text(best)}, has been tried to the end.")
-        elif edge == "low" and scale.integer and scale.log and low_end <= 1:
-            sentences.append(f"The best {key} is 1, the smallest there is.")
+        elif edge == "low" and ((low_end == 1 and scale.integer and scale.log) or (low_end == 0 and not scale.integer and own)):
+            sentences.append(f"The best {key} is {stats.param_text(best)}, the smallest there is.")
         elif edge:
             end, wider = "upper" if edge == "high" else "lower", _wider(scale, edge)
             advice = f": widen it, e.g. '{wider}'" if wider else ""
