@@ -303,6 +303,19 @@ def test_a_study_that_its_time_limit_has_ended_is_known_to_later_runs_and_an_int
     assert ("the best before it" in place.entry("later000")) == known
 
 
+def test_an_entry_does_not_compare_with_what_an_earlier_run_came_to_after_it(place: Place) -> None:
+    early = place.run("early000", 1, None, "interrupted")
+    place.run("later000", 3, 2.9)
+    place.write()
+    before = place.entry("later000")
+    Run.open(early).finish("ok", None, SUMMARY | {"val/bpb": 2.5})  # the same command has resumed it
+    Run.open(early).update(finished=BEGIN + 3600 * 5)
+    place.run("last0000", 6, 2.8)
+    place.write()
+    assert place.entry("later000") == before and "the first on this text" in before
+    assert "[early000](#early000)" in place.entry("last0000")
+
+
 @pytest.mark.parametrize("kind", ["grid", "compared"])
 def test_pictures_of_sweeps_are_small(place: Place, request: pytest.FixtureRequest, lay: Any, kind: str) -> None:
     study = request.getfixturevalue(kind)()

@@ -1,6 +1,6 @@
 """What the journal says of each experiment (a plain run, or all runs of a sweep), as Markdown that people can also read as it is.
 
-A section uses only what was known when its run began, so a new run never changes an older section. Foreign text (notes, names,
+A section uses only what began before its run and had ended when that did, so a run that begins or goes on later never changes it. Foreign text (notes, names,
 overrides, reasons, what a model wrote) cannot become HTML, a heading, a link, a cell of a table, or one of the journal's own markers.
 """
 
@@ -45,6 +45,12 @@ class Experiment:
     runs: tuple[Entry, ...]  # all of them, the oldest first
     folder: Path  # of the run, or of the sweep
     study: Json | None = None  # study.json, where it is our sweeper's
+
+    @property
+    def ended(self) -> float:
+        """When the last of its runs ended, in seconds since 1970; when that began, where it has no end."""
+        ends = [float(run.info["finished"]) for run in self.runs if is_number(run.info.get("finished"))]
+        return max(ends, default=self.started)
 
     @property
     def is_sweep(self) -> bool:
@@ -145,7 +151,7 @@ class History:
         before = against[1].main.config if against else {}
         changes = changed_keys(before, config) if before and config else {}
         changes = {key: pair for key, pair in changes.items() if key not in (*experiment.varied, *AUTOMATIC)}
-        known = [one for one in self._ended if one[0] & texts]
+        known = [one for one in self._ended if one[0] & texts and one[2].experiment.ended <= experiment.ended]
         rival = min(known, key=lambda one: one[1])[2] if known else None
         spread = self._spread(experiment)
         compared = dict([against]) if against and against[0] != "previous" else {}
