@@ -328,6 +328,14 @@ def test_it_speaks_at_most_as_often_as_asked(clock: list[float]) -> None:
     assert said == ["  train: 10 MB | 2.0 MB/s", "  train: 20 MB | 2.0 MB/s"]
 
 
+def test_the_time_left_is_not_estimated_from_the_first_moments(clock: list[float]) -> None:
+    said: list[str] = []
+    with progress(said.append, "evaluating", 10_000_000, every=0.2) as show:
+        for clock[0], done in ((1.0, 100_000), (3.0, 6_000_000)):
+            show(done)
+    assert said == ["  evaluating: 0 of 10 MB | 0.1 MB/s", "  evaluating: 6 of 10 MB | 2.0 MB/s | 2 s left"]
+
+
 def test_what_an_earlier_process_did_counts_as_done_but_not_for_the_speed(clock: list[float]) -> None:
     said: list[str] = []
     with progress(said.append, "train", 1_000_000_000, done=500_000_000) as show:

@@ -36,6 +36,7 @@ LONG = 1 << 20  # characters from which a text is cut where it may be
 LOOKAHEAD = 4  # characters that a boundary looks at, at most
 COLUMNS = np.dtype([("end", "<u8"), ("characters", "<u8"), ("place", "<u8")])
 STEP_BYTES, STEP_SECONDS = 64 << 20, 30.0
+WARM_S = 2.0  # of a work, whose speed says little: what comes first takes longer
 SPARE = (3, 1, 2)  # parts of a line of progress that are left out first if a terminal is narrow
 _TEXT, _ROWS, _IDS, _STATE = "text.bin", "documents.bin", "ids.jsonl", "state.json"
 
@@ -61,7 +62,7 @@ def progress(say: Say, what: str, total: float | None = None, *, done: int = 0, 
         speed = (now_done - done) / (now - began)
         digits = 2 if guess and guess < 1e7 else 0
         of = f" of {guess / 1e6:,.{digits}f}" if guess else ""
-        left = f"{duration((guess - now_done) / speed)} left" if guess and speed > 0 else ""
+        left = f"{duration((guess - now_done) / speed)} left" if guess and speed > 0 and now - began >= WARM_S else ""
         parts = (f"  {what}: {now_done / 1e6:,.{digits}f}{of} MB", f"{speed / 1e6:.{1 + digits}f} MB/s", left, more)
         if console.renews:
             console.show(parts, SPARE)
