@@ -149,13 +149,16 @@ def test_only_what_needs_no_key_is_cloned_there(remote: str, cloned: bool, tmp_p
             cloud._origin(context, tmp_path)
 
 
-def test_a_worktree_is_said_to_leave_its_history_behind(tmp_path: Path) -> None:
+@pytest.mark.parametrize("history", ["worktrees", "modules"])
+def test_a_worktree_and_a_submodule_are_said_to_leave_their_history_behind(history: str, tmp_path: Path) -> None:
     job: Any = SimpleNamespace(origin=None, root=tmp_path)
     (tmp_path / ".git").mkdir()
     assert cloud._code_text(job) == f"uploaded from {tmp_path}"
     (tmp_path / ".git").rmdir()
-    (tmp_path / ".git").write_text("gitdir: /sources/.git/worktrees/x\n")
-    assert cloud._code_text(job).endswith("will record no commit")
+    (tmp_path / ".git").write_text(f"gitdir: /sources/.git/{history}/x\n")
+    assert (
+        cloud._code_text(job) == f"uploaded from {tmp_path}, whose git history is elsewhere (.git is a file): the run will record no commit"
+    )
 
 
 def test_the_name_of_a_sent_file_is_no_shell_text_and_env_files_are_never_sources(tmp_path: Path) -> None:

@@ -209,7 +209,7 @@ def _code_text(job: cloud.Job) -> str:
     """Where the machine has its sources from."""
     if job.origin:
         return "{1:.10} of {0}".format(*job.origin)
-    lacks = ", a git worktree whose history is elsewhere: the run will record no commit" if (job.root / ".git").is_file() else ""
+    lacks = ", whose git history is elsewhere (.git is a file): the run will record no commit" if (job.root / ".git").is_file() else ""
     return f"uploaded from {job.root}{lacks}"
 
 
