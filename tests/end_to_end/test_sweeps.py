@@ -457,6 +457,8 @@ def test_what_cannot_begin_leaves_nothing(commands: Any, small: Any, tmp_path: P
     [
         (("optimizer.lr=range",), "optimizer.lr=range names several values: add -m"),
         (("confirm=3",), "confirm= is for a sweep: add -m"),
+        (("executor=slurm",), "executor= is for a sweep: add -m"),
+        (("study=night1",), "study= is for a sweep: add -m"),
         (("repeats=3", "task=plan"), "repeats= is for a sweep of trainings: leave it out with this task"),
         (("-m", "optimizer.lr=range(1e-5,1e-2)"), "optimizer.lr=interval(1e-5,1e-2)"),
         (("-m", "model.bias=range"), "search_space has no range for model.bias"),
