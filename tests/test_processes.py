@@ -208,6 +208,15 @@ def test_a_module_that_exits_when_it_is_imported_is_named(tmp_path: Path) -> Non
     assert "could not be imported: SystemExit" in alone(tmp_path, "venv.__main__")
 
 
+def test_a_child_that_is_suspended_ends_when_it_is_asked_to(server: ChildRunner, tmp_path: Path) -> None:
+    child = server.start(Spec(("sleep", 100), tmp_path))
+    while not is_running(tmp_path):
+        time.sleep(0.01)
+    os.kill(child.pid, signal.SIGSTOP)
+    child.stop()
+    assert end_of(server, child).status == "stopped"
+
+
 def test_a_child_that_hangs_is_killed_with_a_reason(server: ChildRunner, tmp_path: Path) -> None:
     child = server.start(Spec(("sleep", 100), tmp_path))
     child.kill("no end after 3 s")

@@ -121,9 +121,10 @@ class Child:
         self.killed: Outcome | None = None  # what its end will be
 
     def stop(self) -> None:
-        """Ask it to end; it saves its work."""
+        """Ask it to end; it saves its work, as it does if it was suspended."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGTERM)
+            os.kill(self.pid, signal.SIGCONT)
 
     def kill(self, reason: str, status: str = "timeout") -> None:
         """End it and what it started, at once."""
