@@ -44,7 +44,7 @@ from gptshake.record.run import discard
 from gptshake.redaction import redact, redacted
 from gptshake.setup import make_plan, open_store
 from gptshake.signals import stop_behind
-from gptshake.sweep.space import listed_points, texts_of
+from gptshake.sweep.space import is_configured_range, listed_points, texts_of
 
 _NO_PARTS = ("~pruner", "~executor")  # of our sweeper, which Hydra's own does not know
 ONE_AFTER_THE_OTHER = [*_NO_PARTS, "hydra.sweep.dir=${paths.multirun}/${now:%Y%m%d-%H%M%S}"]
@@ -72,6 +72,10 @@ def run(arguments: Arguments) -> Path | None:
             print(note, flush=True)
         chosen = any(key_of(text) == SWEEPER for text in arguments.overrides)
         if arguments.multirun and _kind_of_task(cfg) == (True, True) and not chosen:
+            if any(key_of(text) == "hydra.sweep.subdir" for text in arguments.overrides):
+                raise ConfigError(
+                    "hydra.sweep.subdir= means nothing to a study, whose trials lie in folders of their numbers: leave it out."
+                )
             _sweep(arguments, full, single, label, code)
             return None
         command = arguments.argv()
@@ -85,6 +89,10 @@ def run(arguments: Arguments) -> Path | None:
         if training:
             stack.enter_context(notified(cfg.callbacks, lambda: jobs.folder))
         if arguments.multirun:
+            for override in parse_overrides(arguments.overrides):
+                if override.is_interval_sweep() or is_configured_range(override):
+                    text, key = (override.input_line or "").replace("=choice(range)", "=range"), override.key_or_group
+                    raise ConfigError(f"{text} is for a study of trainings: here list the values, as in {key}=1,2.")
             arguments.overrides[:0] = ONE_AFTER_THE_OTHER + ([] if chosen else [f"{SWEEPER}=basic"])
             if not training:  # what only reads or prints leaves no directory of its own
                 scratch = stack.enter_context(TemporaryDirectory(prefix="gptshake-"))

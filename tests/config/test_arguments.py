@@ -1,5 +1,6 @@
 """What people type, in whatever order, comes out as Hydra reads it."""
 
+import re
 from typing import Any
 
 import pytest
@@ -54,6 +55,18 @@ def test_an_unknown_flag_is_refused_by_name(word: str) -> None:
 def test_a_space_beside_the_equals_sign_is_named(words: list[str]) -> None:
     with pytest.raises(ConfigError, match=r"There is a space beside the = of seed=1: leave it out\."):
         parse(words)
+
+
+@pytest.mark.parametrize("word", ["=", "=3", "+=3", "~="])
+def test_an_override_without_a_key_is_refused(word: str) -> None:
+    with pytest.raises(ConfigError, match=f"{re.escape(word)} has no key"):
+        parse([word])
+
+
+@pytest.mark.parametrize("words", [("--run", "-m"), ("-r", "--cfg", "job"), ("--info", "--cfg", "job")])
+def test_flags_of_which_hydra_takes_one_are_refused_together(words: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match="exclude each other"):
+        parse([*words, "model=tiny"])
 
 
 def test_a_flag_that_lacks_its_value_is_refused() -> None:
@@ -133,6 +146,7 @@ def test_the_key_of_an_override_has_no_signs(override: str) -> None:
         ("ablate=[a=[1,2], b={c:1,d:2}]", "hydra.sweeper.ablate=['a=[1,2]','b={c:1,d:2}']"),
         ("ablate=[note='x, y']", r"hydra.sweeper.ablate=['note=\'x, y\'']"),
         ("ablate=scheduler=one_cycle", "hydra.sweeper.ablate=['scheduler=one_cycle']"),
+        ("hydra.sweeper.ablate=[seed=2,'seed=3']", "hydra.sweeper.ablate=['seed=2','seed=3']"),
     ],
 )
 def test_words_of_a_sweep_are_rewritten_as_hydra_takes_them(typed: str, rewritten: str) -> None:

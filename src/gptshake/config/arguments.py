@@ -21,6 +21,14 @@ NONE_BY_DEFAULT = ("experiment", "debug", "sampler")  # groups that may have no 
 _QUOTED = re.compile(r"""('(\\.|[^'\\])*'|"(\\.|[^"\\])*")(,('(\\.|[^'\\])*'|"(\\.|[^"\\])*"))*""", re.DOTALL)  # one, or several to sweep
 _CFG = ("job", "hydra", "all")
 _FLAGS_WITH_VALUE = ("--package", "-p", "--shell-completion", "-sc")
+_MODES = {
+    "-m": "--multirun",
+    "--multirun": "--multirun",
+    "-r": "--run",
+    "--run": "--run",
+    "--cfg": "--cfg",
+    "--info": "--info",
+}  # Hydra takes one
 _PLAIN_FLAGS = ("--multirun", "-m", "--run", "-r", "--resolve", "--hydra-help")
 _INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 _REFUSED = dict.fromkeys(("--config-path", "-cp"), "the packaged config is the primary one; --config-dir <folder> adds your own")
@@ -91,6 +99,8 @@ def parse(raw: list[str]) -> Arguments:
         elif arguments.overrides and (word.startswith("=") or (arguments.overrides[-1].endswith("=") and "=" not in word)):
             whole = arguments.overrides[-1] + word + (next(words, "") if word == "=" else "")
             raise ConfigError(f"There is a space beside the = of {whole}: leave it out.")
+        elif equals and not key_of(word):
+            raise ConfigError(f"{word} has no key: an override is written key=value.")
         elif equals and name in NONE_BY_DEFAULT and value == "null":  # takes an earlier option of the group back
             arguments.overrides = [text for text in arguments.overrides if key_of(text) != name]
         else:
@@ -100,6 +110,8 @@ def parse(raw: list[str]) -> Arguments:
     flags = {flag.partition("=")[0] for flag in arguments.flags}
     if arguments.multirun and (shown := flags & {"--cfg", "--info"}):
         raise ConfigError(f"{shown.pop()} shows the config of one run: leave -m, repeats= and several values out.")
+    if len(modes := sorted({_MODES[flag] for flag in flags & _MODES.keys()})) > 1:
+        raise ConfigError(f"{' and '.join(modes)} exclude each other: leave one of them out.")
     if (package := flags & {"--package", "-p"}) and "--cfg" not in flags:
         raise ConfigError(f"{package.pop()} selects what --cfg shows, as in --cfg job -p optimizer; without --cfg it has no effect.")
     return arguments
@@ -117,11 +129,11 @@ def _sweep_words(override: str) -> str:
     key, equals, value = override.partition("=")
     if equals and value.strip() == "range" and key not in TEXT_KEYS:
         return f"{key}=choice(range)"
-    if key not in SWEEP_KEYS:
+    if (key := key.removeprefix("hydra.sweeper.")) not in SWEEP_KEYS:
         return override
     if key == "ablate":
         changes = split(value.strip().removeprefix("[").removesuffix("]"))
-        value = f"[{','.join(map(quote, changes))}]"
+        value = f"[{','.join(change if _QUOTED.fullmatch(change) else quote(change) for change in changes)}]"
     return f"hydra.sweeper.{key}={value}"
 
 
