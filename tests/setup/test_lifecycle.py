@@ -13,16 +13,20 @@ from gptshake.record.lock import RunLock
 from gptshake.setup.lifecycle import nothing_half_begun, outcome
 
 
+@pytest.mark.parametrize("made", [False, True])  # Hydra makes it first
 @pytest.mark.parametrize("has_record", [False, True])
-def test_a_disk_that_is_full_when_a_run_begins_leaves_no_directory_without_a_record(has_record: bool, tmp_path: Path) -> None:
+def test_a_disk_that_is_full_when_a_run_begins_leaves_nothing_without_a_record(has_record: bool, made: bool, tmp_path: Path) -> None:
     folder = tmp_path / "run"
+    if made:
+        folder.mkdir()
     with pytest.raises(OSError, match="full"), nothing_half_begun(folder):
         RunLock(folder).release()
         (folder / "config.yaml").write_text("seed: 1")
         if has_record:
             (folder / "run.json").write_text("{}")
         raise OSError("full")
-    assert folder.exists() is has_record
+    assert folder.exists() is (has_record or made)
+    assert has_record or not list(tmp_path.glob("run/*"))
 
 
 def test_a_directory_that_another_process_began_meanwhile_is_left_to_it(tmp_path: Path) -> None:

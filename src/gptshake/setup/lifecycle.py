@@ -49,13 +49,18 @@ def trackers_of(cfg: DictConfig) -> list[Tracker]:
 
 @contextmanager
 def nothing_half_begun(path: Path) -> Iterator[None]:
-    """Remove the new directory of a run that came to no record, as on a full disk; not that of another process which began it first."""
-    begins = not path.exists()
+    """Empty the new directory of a run that came to no record, as on a full disk; not that of another process which began it first."""
+    begins = not path.exists()  # else Hydra may have made it
+    empty = begins or not any(path.iterdir())
     try:
         yield
     except BaseException:
-        if begins and not (path / "run.json").exists() and not is_alive(path):
-            shutil.rmtree(path, ignore_errors=True)
+        if empty and path.exists() and not (path / "run.json").exists() and not is_alive(path):
+            with suppress(OSError):  # what is raised counts
+                for entry in path.iterdir():
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+                if begins:
+                    path.rmdir()
         raise
 
 
