@@ -74,6 +74,7 @@ def test_a_number_that_is_none_comes_back_as_none(server: ChildRunner, tmp_path:
         (("exit at once", 255), "failed", "ended itself with exit code 255 before it was done", ""),
         (("signal", signal.SIGSEGV), "killed", "killed by SIGSEGV", ""),
         (("signal", signal.SIGKILL), "killed", "killed by SIGKILL (out of memory?)", ""),
+        (("signal", signal.SIGBUS), "killed", "killed by SIGBUS (was a file that it maps, as a token store, cut short?)", ""),
         (("signal", signal.SIGTERM), "stopped", "stopped by SIGTERM", ""),
         (("be asked twice", None), "failed", "this is kept", "AskedTwice"),
         (("tidy up badly", signal.SIGTERM), "stopped", "stopped by SIGTERM", ""),

@@ -23,6 +23,7 @@ from gptshake.signals import SIGNALS
 
 LOCK = "child.lock"
 REFUSED = "refused"  # status of a child that could not do what it was started for
+_CAUSES: dict[int, str] = {signal.SIGKILL: " (out of memory?)", signal.SIGBUS: " (was a file that it maps, as a token store, cut short?)"}
 _TASK, _OUTCOME, _JOB = "task.json", "outcome.json", "job.json"
 
 
@@ -51,7 +52,7 @@ def outcome_of(exit_code: int) -> Outcome:
     number = -exit_code if exit_code < 0 else exit_code - 128
     name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
     if exit_code < 0:
-        return Outcome("killed", exit_code, f"killed by {name}{' (out of memory?)' if number == signal.SIGKILL else ''}")
+        return Outcome("killed", exit_code, f"killed by {name}{_CAUSES.get(number, '')}")
     if number in set(signal.Signals):
         return Outcome("stopped", exit_code, f"stopped by {name}")
     return Outcome("failed" if exit_code else "ok", exit_code, f"ended itself with exit code {exit_code} before it was done")

@@ -223,6 +223,7 @@ def test_a_monitor_that_nobody_logs_among_callbacks_that_log_is_one_sentence(
     [
         (("+callbacks.timer={_target_: pytorch_lightning.callbacks.Timer, duration: '00:00:00:01', interval: step}",), "Timer"),
         (("+callbacks.mine._target_=enough.Enough",), "Enough"),
+        (("+callbacks.mine._target_=enough.Named",), "Named"),
         (("trainer.max_time=00:00:00:01",), "trainer.max_time"),
         (("trainer.patience=1", "optimizer.lr=3"), "trainer.patience"),
         ((EARLY.format("val/nothing, strict: false"), "+callbacks.mine._target_=enough.Enough"), "Enough"),
@@ -233,7 +234,8 @@ def test_who_ended_a_run_early_is_in_its_closing_line_and_its_record(
     words: tuple[str, ...], who: str, commands: Any, small: Any, tmp_path: Path, the_run: Any
 ) -> None:
     code = "import pytorch_lightning as pl\ndef end(trainer):\n    trainer.should_stop = True\nclass Enough(pl.Callback):\n"
-    (tmp_path / "enough.py").write_text(f"{code}    def on_train_batch_start(self, trainer, *_):\n        end(trainer)\n")
+    code += "    def on_train_batch_start(self, trainer, *_):\n        end(trainer)\nclass Named(Enough):\n    state_key = 'mine v1.2'\n"
+    (tmp_path / "enough.py").write_text(code)
     done = commands(tmp_path, *small, "trainer.max_steps=100000", *words)
     assert done.code == 0 and f"ended early by {who}, after step " in done.out, done.out + done.err
     assert the_run(tmp_path).info["reason"] == f"ended early by {who}"
@@ -247,6 +249,8 @@ def test_a_callback_that_ends_the_training_before_its_first_step_leaves_nothing_
     done = commands(tmp_path, *small, "trainer.limit_val_batches=null", "+callbacks.mine._target_=enough.Never")
     assert done.code == 0 and "ended early by Never, after step 0 of " in done.out, done.err
     assert the_run(tmp_path).info["status"] == "ok" and "test/bpb" not in the_run(tmp_path).info["summary"]
+    profiled = commands(tmp_path, *small, "task=profile", "+callbacks.mine._target_=enough.Never")
+    assert profiled.code == 2 and "A callback ended the training before a step was measured" in profiled.error
 
 
 NO_PART = {

@@ -82,6 +82,8 @@ def _profile(context: Context, start: dict[str, float], folder: Path) -> None:
         with contextlib.suppress(Measured), contextlib.redirect_stdout(log):
             train(dataclasses.replace(context, spec=dataclasses.replace(context.spec, path=Path(scratch))), profiler)
     if not profiler.measured:
+        if not profiler.exhausted:
+            raise ConfigError("A callback ended the training before a step was measured: leave it out of the profile.")
         raise DataError(
             f"The data ended before a step was measured, with task.warmup={cfg.task.warmup}: give a longer text or a shorter warm-up."
         )

@@ -6,7 +6,7 @@ Our keys of ``conf/trainer`` (limits, precision words, threads) are resolved bef
 import logging
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -71,9 +71,13 @@ def stop(trainer: pl.Trainer, why: str) -> None:
     trainer.should_stop = True
 
 
-def callback_of(action: str) -> str:
-    """The class of a callback in the name under which Lightning profiles one of its hooks, ``[Callback]mine.Timer{...}.on_fit_start``."""
-    return action.removeprefix("[Callback]").rpartition(".")[0].split("{")[0].rpartition(".")[2]
+def callback_of(action: str, callbacks: Iterable[pl.Callback] = ()) -> str:
+    """The class of a callback in the name under which Lightning profiles one of its hooks, ``[Callback]mine.Timer{...}.on_fit_start``.
+
+    It is found by its key among ``callbacks``, as it may have one of its own.
+    """
+    key = action.removeprefix("[Callback]").rpartition(".")[0]
+    return next((type(each).__name__ for each in callbacks if each.state_key == key), key.split("{")[0].rpartition(".")[2])
 
 
 class StopWatcher(PassThroughProfiler):
@@ -88,7 +92,8 @@ class StopWatcher(PassThroughProfiler):
         before = self._trainer.should_stop
         yield action_name
         if self._trainer.should_stop and not before and action_name.startswith("[Callback]"):
-            stop(self._trainer, callback_of(action_name))
+            callbacks: list[pl.Callback] = self._trainer.callbacks  # type: ignore[attr-defined]  # set by a connector, out of mypy's sight
+            stop(self._trainer, callback_of(action_name, callbacks))
 
 
 def build_trainer(

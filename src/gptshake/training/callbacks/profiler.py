@@ -128,6 +128,7 @@ class Profiler(pl.Callback):
         self.measured: list[dict[str, float]] = []  # seconds by part of each measured step
         self.measured_s: list[float] = []  # and as a whole, on the clock
         self.plain_s: list[float] = []  # of the steps between them
+        self.exhausted = False  # whether the data ended first, and not another callback the training
         self.announcer = Announcer()
         self._computed_s = self._fetched_s = 0.0  # processor time and time of fetching
         self.arrived = 0.0  # clock at ``setup``
@@ -181,7 +182,8 @@ class Profiler(pl.Callback):
         self._began = Stamp(pl_module.device.type)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        raise Measured  # the data ended first
+        self.exhausted = not trainer.should_stop
+        raise Measured
 
     def _watchers(self, device: str) -> Iterator[Timeline | Labels | None]:
         """Who watches the steps from the second on, one after the other; resumed at the end of each."""
