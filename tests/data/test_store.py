@@ -57,6 +57,14 @@ def test_no_split_of_twenty_documents_or_more_is_without_text(
         assert any("the hash leaves a split empty" in line for line in opener.said)
 
 
+def test_the_same_text_read_from_elsewhere_has_the_label_of_where_it_is_read_from_now(opener: Any, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "book.txt").write_text(BOOK)
+    stores = [opener(TextFiles(str(tmp_path / name))) for name in ("first", "second", "first")]
+    assert [store.label for store in stores] == ["first", "second", "first"] and len({store.key for store in stores}) == 1
+
+
 def table(texts: dict[str, str]) -> tuple[Any, Any]:
     return np.array([id_hash(name) for name in texts], np.uint64), np.array([len(text) for text in texts.values()])
 

@@ -156,7 +156,7 @@ def open_store(source: Source, trainer: TokenizerTrainer, rule: SplitRule, *, ca
     if folder.exists():
         reason = _problem(folder, key, verify)
         if reason is None:
-            return _open(folder, trainer)
+            return _open(folder, trainer, source.label)
         say(f"rebuilding the token store of {source.label}: {reason}")
 
     def build(path: Path) -> None:
@@ -184,10 +184,10 @@ def open_store(source: Source, trainer: TokenizerTrainer, rule: SplitRule, *, ca
         waiting=lambda: say(f"another process is building {source.label}; waiting ..."),
         resumes=True,
     )
-    return _open(folder, trainer)
+    return _open(folder, trainer, source.label)
 
 
-def _open(folder: Path, trainer: TokenizerTrainer) -> TokenStore:
+def _open(folder: Path, trainer: TokenizerTrainer, label: str) -> TokenStore:
     manifest = json.loads((folder / MANIFEST).read_bytes())
     splits = _splits(folder, manifest)
     return TokenStore(
@@ -198,7 +198,8 @@ def _open(folder: Path, trainer: TokenizerTrainer) -> TokenStore:
         test=splits.get("test"),
         excerpts=tuple(manifest["excerpts"]),
         manifest=manifest,
-        **{name: manifest[name] for name in ("key", "label", "licence", "entropy", "fingerprint")},
+        label=label,  # the same text may have been read from elsewhere first
+        **{name: manifest[name] for name in ("key", "licence", "entropy", "fingerprint")},
     )
 
 
