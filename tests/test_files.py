@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from gptshake.errors import DataError, StorageError
-from gptshake.files import build_once, read_bytes, storage_error, write_atomic, write_folder_atomic, written
+from gptshake.files import build_once, read_bytes, refuse_irregular, storage_error, write_atomic, write_folder_atomic, written
 
 
 def holds_both(folder: Path) -> bool:
@@ -178,3 +178,8 @@ def test_a_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
     assert read_bytes(tmp_path / "a", 5) == b"12345"
     with pytest.raises(ValueError, match="a has 5 bytes, more than 4"):
         read_bytes(tmp_path / "a", 4)
+
+
+def test_the_working_directory_that_is_named_as_a_file_has_a_name() -> None:
+    with pytest.raises(ValueError, match=r"^\. is not a regular file$"):
+        refuse_irregular(Path())

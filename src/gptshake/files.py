@@ -85,7 +85,7 @@ def place(error: BaseException) -> str:
 def refuse_irregular(path: Path) -> None:
     """Raise a ValueError for what is there and no regular file: a FIFO or a device never ends."""
     if path.exists() and not path.is_file():
-        raise ValueError(f"{path.name} is not a regular file")
+        raise ValueError(f"{path.name or path} is not a regular file")
 
 
 def read_bytes(path: Path, limit: int) -> bytes:
