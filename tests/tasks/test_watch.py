@@ -1,13 +1,19 @@
 """What ``task=watch`` shows of runs at work, without waiting for any."""
 
 import math
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from omegaconf import OmegaConf
 
+from gptshake.console import Console
 from gptshake.record.index import Entry, read_entry
 from gptshake.record.metrics import MetricsWriter
 from gptshake.record.run import Run
+from gptshake.report.runs_table import COLUMNS
+from gptshake.tasks import watch
 from gptshake.tasks.watch import Curve, progress, screen
 
 BUDGET = {"tokens": 10_000, "steps": 100, "tokens_per_step": 100}
@@ -57,3 +63,22 @@ def test_a_curve_is_read_on_from_where_it_ended_and_anew_where_the_run_went_back
     writer.cut(2)
     assert write(3, loss=2.0) == [[10, 20, 30], [4, 4, 2]]
     assert write(4, loss=math.nan) == [[10, 20, 30], [4, 4, 2]]
+
+
+@pytest.mark.parametrize("columns", [80, 90, 100])
+def test_a_table_that_fills_the_terminal_keeps_its_last_figure(columns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_work(
+        tmp_path / "runs" / "a", "aaaaaaaa", 20, note="a long note " * 9, summary={"val/bpb": 2.1234}, overrides=["model.n_embd=96"] * 9
+    )
+    shown: list[str] = []
+    console = Console()
+    console.terminal = console.renews = True
+    monkeypatch.setattr(console, "size", lambda: os.terminal_size((columns, 30)))
+    monkeypatch.setattr(console, "write", shown.append)
+    monkeypatch.setattr(watch, "Console", lambda: console)
+    monkeypatch.setattr(watch, "is_alive", lambda path: True)
+    monkeypatch.setattr(watch.time, "sleep", lambda seconds: 1 / 0)
+    config = OmegaConf.create({"paths": {"runs": str(tmp_path / "runs"), "multirun": ""}, "task": {"html": None, "seconds": 1}})
+    with pytest.raises(ZeroDivisionError):
+        watch.run(SimpleNamespace(config=config))  # type: ignore[arg-type]
+    assert shown[0].splitlines()[0].split()[-1] in COLUMNS

@@ -50,7 +50,7 @@ def run(context: Context) -> None:
                 except (RecordError, OSError) as error:  # the next look may find it gone
                     problems.append(f"{folder}: {error}")
             drawn = time.monotonic()
-        shown = [*screen(entries, curves, size.columns if console.terminal else None, size.lines - 1 - len(problems)), *problems]
+        shown = [*screen(entries, curves, size.columns - 1 if console.terminal else None, size.lines - 1 - len(problems)), *problems]
         if not console.renews:
             print("\n".join(shown))
             return
