@@ -104,6 +104,8 @@ def test_a_device_that_is_not_there_is_a_sentence(monkeypatch: pytest.MonkeyPatc
         hardware.pick_device("gpu")
     with pytest.raises(ConfigError, match="auto, gpu, cuda, mps, cpu"):
         hardware.pick_device("tpu")
+    with pytest.raises(ConfigError, match=r"^device=cuda .* try device=auto or device=cpu\.$"):
+        hardware.pick_device("cuda", "device")
 
 
 @pytest.mark.parametrize(

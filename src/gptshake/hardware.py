@@ -234,11 +234,14 @@ def device_count(device: str) -> int:
     return logical_cores() if device == "cpu" else 1
 
 
-def pick_device(accelerator: str) -> str:
-    """``cuda``, ``mps`` or ``cpu``, for ``auto`` (the first that is there), ``gpu`` (CUDA or MPS) or one of them; refused if it is not there."""
+def pick_device(accelerator: str, key: str = "trainer.accelerator") -> str:
+    """``cuda``, ``mps`` or ``cpu``, for ``auto`` (the first that is there), ``gpu`` (CUDA or MPS) or one of them; refused if it is not there.
+
+    ``key`` is what was written: an error names it.
+    """
     choices = {"auto": ("cuda", "mps", "cpu"), "gpu": ("cuda", "mps"), "cuda": ("cuda",), "mps": ("mps",), "cpu": ("cpu",)}
     if accelerator not in choices:  # from Python; of a config it is refused before
-        raise ConfigError(f"trainer.accelerator={accelerator} is unknown: write one of {', '.join(choices)}.")
+        raise ConfigError(f"{key}={accelerator} is unknown: write one of {', '.join(choices)}.")
     if accelerator == "cpu":
         return "cpu"
     import torch
@@ -249,7 +252,8 @@ def pick_device(accelerator: str) -> str:
     for device in choices[accelerator]:
         if there[device]:
             return device
-    raise ConfigError(f"trainer.accelerator={accelerator} is set, but torch finds no such device: try trainer=auto or trainer=cpu.")
+    group = key.partition(".")[0]
+    raise ConfigError(f"{key}={accelerator} is set, but torch finds no such device: try {group}=auto or {group}=cpu.")
 
 
 def pick_precision(device: str) -> str:
