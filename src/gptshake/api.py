@@ -125,7 +125,7 @@ class Run:
             CheckpointError: the run has no checkpoint yet, or only damaged ones.
             GptshakeError: the run has a network of the user's own that is not here.
         """
-        return self._trained[0].to(pick_device(device)).eval()
+        return self._trained[0].to(pick_device(device, "device")).eval()
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer of the run: ``encode(text)`` gives a NumPy array of ids, ``decode(ids)`` the text; ``vocab_size``, ``eot_id``."""
@@ -190,6 +190,11 @@ class Study:
 
     path: Path
 
+    @property
+    def name(self) -> str:
+        """The name of its directory, by which ``load_study`` knows it."""
+        return self.path.name
+
     @cached_property
     def info(self) -> dict[str, Any]:
         """study.json: axes, trials with their runs, confirmation."""
@@ -208,8 +213,8 @@ class Study:
         from gptshake.report.tables import study_table
 
         head, rows = study_table(self.info)
-        measured = {self.info["objective"], "tokens_per_s", "seconds", "difference", "error", "percent", "speed"} & set(head)
-        return pd.DataFrame(rows, columns=head).astype(dict.fromkeys(measured, float))
+        texts = {"trial", "state", "reason", "best", "change", "seeds", "verdict", *(axis["key"].lstrip("+") for axis in self.info["axes"])}
+        return pd.DataFrame(rows, columns=head).astype(dict.fromkeys(set(head) - texts, float))
 
     @property
     def best(self) -> dict[str, Any]:
@@ -221,7 +226,7 @@ class Study:
         from gptshake.report.study_stats import best
 
         if (found := best(self.info)) is None:
-            raise GptshakeError(f"No trial of {self.path.name} has finished with a value.")
+            raise GptshakeError(f"No trial of {self.name} has finished with a value.")
         params = {key.lstrip("+"): value for key, value in found.trial["params"].items()}
         return {**params, "value": found.value, "number": found.trial["number"]}
 
@@ -245,9 +250,7 @@ class Study:
         wanted = self.best["number"] if number is None else number
         paths = [run["path"] for trial in self.info["trials"] if trial["number"] == wanted for run in trial["runs"]]
         if not paths:
-            raise ConfigError(
-                f"{self.path.name} has no trial {wanted} that has begun; it has {counted(len(self.info['trials']), 'trial')}."
-            )
+            raise ConfigError(f"{self.name} has no trial {wanted} that has begun; it has {counted(len(self.info['trials']), 'trial')}.")
         return Run(self.path / paths[0])
 
 

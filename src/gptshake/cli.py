@@ -62,7 +62,12 @@ def run(arguments: Arguments) -> Path | None:
             os.environ[SWEPT_FILES] = stack.enter_context(TemporaryDirectory(prefix="gptshake-experiments-"))
             arguments.overrides = experiment_files_as_options(arguments.overrides, Path(os.environ[SWEPT_FILES]))
         arguments.overrides, arguments.origin = overrides.resolve_lr_from(expand_experiment_files(arguments.overrides))
+        automatic = overrides.typed_value(arguments.overrides, "resume") == AUTO
         single, full, label, resumed = _compose_checked(arguments)
+        if automatic:
+            print(
+                f"resume=auto: {f'resuming {resumed.name}' if resumed else 'no unfinished run of this command, so one begins'}", flush=True
+            )
         gc.enable()
         cfg = without_hydra(full)
         training, writes = trains(cfg), bool(cfg.task.get("writes_command"))  # a task about the command itself, of a run or of a sweep
@@ -209,7 +214,6 @@ def _resumed(arguments: Arguments) -> Path | None:
         raise ConfigError("resume= continues one run; leave -m and repeats= out.")
     if name == AUTO:  # the record says which commit or folder init_from= meant; without such a run this is left out
         run_dir = overrides.unfinished(arguments.overrides)
-        print(f"resume=auto: {f'resuming {run_dir.name}' if run_dir else 'no unfinished run of this command, so one begins'}", flush=True)
         taken = {"resume", "init_from", "paths.run_dir"} if run_dir else {"resume"}
         arguments.overrides = [text for text in arguments.overrides if key_of(text) not in taken]
         if run_dir is None:

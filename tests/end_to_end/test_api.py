@@ -73,7 +73,16 @@ def test_a_run_and_a_study_stay_what_they_are_when_the_caller_goes_to_another_di
     run, study = gptshake.load_run("latest"), gptshake.load_study("rates")
     (here / "elsewhere").mkdir()
     monkeypatch.chdir(here / "elsewhere")
-    assert (run.status, run.metrics["train/loss"].tolist(), study.info["trials"]) == ("ok", [4.0], [])
+    assert (run.status, run.metrics["train/loss"].tolist(), study.info["trials"], study.name) == ("ok", [4.0], [], "rates")
+
+
+@pytest.mark.parametrize("objective", ["trial", "state", "reason", "best", "seconds"])
+def test_an_objective_of_ones_own_has_a_column_beside_those_of_every_study(objective: str) -> None:
+    trial = {"number": 0, "state": "ok", "params": {}, "value": 2.5, "runs": [{"path": "0", "seed": 0, "state": "ok", "value": 2.5}]}
+    study = gptshake.Study(Path("rates"))
+    vars(study)["info"] = {"name": "rates", "trials": [trial], "axes": [], "objective": objective, "direction": "minimize"}
+    table = study.trials
+    assert table.columns.is_unique and table[f"objective {objective}"].tolist() == [2.5] and table["state"].tolist() == ["ok"]
 
 
 def test_tables_hold_times_whole_numbers_and_missing_values_as_pandas_has_them(here: Path) -> None:
@@ -173,12 +182,16 @@ def test_a_run_from_python_equals_the_one_that_its_record_would_repeat(
 
 
 @pytest.mark.slow
-def test_what_ends_a_training_is_raised_by_its_class(here: Path, small: tuple[str, ...]) -> None:
+def test_what_ends_a_training_is_raised_by_its_class(here: Path, small: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ConfigError, match="-m"):
         gptshake.train([*small, "seed=1,2", "--dirty"])
     with pytest.raises(ConfigError, match="leave task= out"):
         gptshake.train([*small, "task=plan", "--dirty"])
     assert not (here / "plans").exists()
+    gptshake.compose([*small, "resume=auto", "--dirty"])
+    with pytest.raises(ConfigError, match="leave task= out"):
+        gptshake.train([*small, "task=plan", "resume=auto", "--dirty"])
+    assert "resume=auto:" not in capsys.readouterr().out  # only what begins a run says so
     with pytest.raises(ConfigError, match="load_study"):
         gptshake.train(["-m", *small, "seed=1,2", "--dirty"])
     with pytest.raises(ConfigError, match="no flag but --dirty"):

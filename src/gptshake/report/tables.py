@@ -103,19 +103,24 @@ def study_table(study: Json) -> tuple[list[str], list[Sequence[Any]]]:
     winner, objective, rows = best(study), study["objective"], list[Sequence[Any]]()
     if study.get("ablate"):
         base, values = study["ablate"]["labels"][0], {trial["params"].get("ablate"): trial["value"] for trial in study["trials"]}
-        head = ["change", objective, "difference", "error", "percent", "speed", "seeds", "verdict"]
+        head = _with_objective(["change"], objective, ["difference", "error", "percent", "speed", "seeds", "verdict"])
         rows.append([base, values.get(base), *[None] * 6])
         for one in differences(study):
             rows.append([one.label, one.trial["value"], one.mean, one.error, one.percent, one.speed, one.seeds, one.verdict])
     else:
         keys = [axis["key"] for axis in study["axes"]]
-        head = ["trial", "state", *(key.lstrip("+") for key in keys), objective, "tokens_per_s", "seconds", "reason", "best"]
+        names = ["trial", "state", *(key.lstrip("+") for key in keys)]
+        head = _with_objective(names, objective, ["tokens_per_s", "seconds", "reason", "best"])
         for trial in sorted(study["trials"], key=lambda row: row["number"]):
             is_best = bool(winner and winner.trial["number"] == trial["number"])
             params = [trial["params"].get(key) for key in keys]
             measured = [trial["value"], speed_of(trial), seconds_of(trial), trial.get("reason")]
             rows.append([trial["number"], state_of(trial), *params, *measured, is_best])
     return head, rows
+
+
+def _with_objective(before: list[str], objective: str, after: list[str]) -> list[str]:
+    return [*before, f"objective {objective}" if objective in (*before, *after) else objective, *after]
 
 
 def study_latex(study: Json) -> str:
