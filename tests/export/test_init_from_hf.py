@@ -245,6 +245,11 @@ def test_a_tokenizer_that_cannot_be_used_is_refused(folder: Path) -> None:
     write_tokenizer(tokenizer_of("unigram"), folder)
     with pytest.raises(DataError, match=r"tokenizer\.json cannot be used"):
         pretrained_tokenizer(f"hf:{folder}")
+    write_tokenizer(tokenizer_of("bpe"), folder)
+    file = folder / "tokenizer.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"normalizer": {"type": "Prepend", "prepend": "\u2581"}}))
+    with pytest.raises(DataError, match="changes a text before it encodes it, as Llama's do"):
+        pretrained_tokenizer(f"hf:{folder}")
     write_tokenizer(tokenizer_of("char"), folder)
     with pytest.raises(DataError, match="257 rows in its embedding"):
         pretrained_tokenizer(f"hf:{folder}")

@@ -108,8 +108,10 @@ def import_hf(file: Path) -> BytePairTokenizer:
 def from_hf(name: str, data: dict[str, Any]) -> BytePairTokenizer:
     """The tokenizer of a ``tokenizer.json``'s content; DataError if ids would change."""
     model = data["model"]
-    if model["type"] != "BPE" or data.get("normalizer") is not None:
-        raise DataError(f"This tokenizer is {model['type']} or changes its text first; only plain byte-pair encoding can be imported.")
+    if model["type"] != "BPE":
+        raise DataError(f"This tokenizer is of the kind {model['type']}; only byte-level byte-pair encoding can be imported.")
+    if data.get("normalizer") is not None:
+        raise DataError("This tokenizer changes a text before it encodes it, as Llama's do, so not every text would come back unchanged.")
     pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
     tokenizer = from_byte_characters(name, _pattern(data["pre_tokenizer"]), model["vocab"], pairs)
     if any(added["id"] != tokenizer.eot_id for added in data["added_tokens"]):
