@@ -508,6 +508,14 @@ def test_a_run_that_is_alive_is_not_resumed(commands: Any, small: Any, tmp_path:
     assert the_run(tmp_path).info["status"] == "interrupted"
 
 
+def test_a_run_at_work_on_a_host_whose_lock_is_not_seen_is_not_resumed(commands: Any, small: Any, tmp_path: Path, the_run: Any) -> None:
+    assert commands(tmp_path, *small, before=moment(IN_STEP, 6, 1)).code == -signal.SIGKILL
+    heartbeat = {"pid": 7, "host": "elsewhere", "time": time.time(), "step": 5}
+    (the_run(tmp_path).path / "lease.json").write_text(json.dumps(heartbeat))
+    done = commands(tmp_path, f"resume={the_run(tmp_path).info['id']}")
+    assert done.code == 2 and "is in use by process 7 on elsewhere" in done.error
+
+
 def test_a_run_is_resumed_from_another_folder_by_its_path(commands: Any, small: Any, whole: Path, tmp_path: Path, the_run: Any) -> None:
     home, away = tmp_path / "it's ho=me", tmp_path / "away"
     home.mkdir(), away.mkdir()

@@ -46,9 +46,7 @@ class RunLock:
         try:
             self._handle = lock_file(path / _LOCK, seconds=0.2)  # somebody who only asks ``is_alive`` holds it for microseconds
         except BlockingIOError:
-            holder = read_heartbeat(path)
-            who = f"process {holder['pid']} on {holder['host']}" if holder else "another process"
-            raise RecordError(f"{path} is in use by {who}; wait for it or stop it first.") from None
+            raise in_use(path) from None
         _HELD.add(self._handle)
         (path / _STOP).unlink(missing_ok=True)
         self._written = -HEARTBEAT_SECONDS
@@ -85,6 +83,13 @@ class NullLock(RunLock):
 
     def release(self) -> None:
         pass
+
+
+def in_use(path: Path) -> RecordError:
+    """That somebody else is at work in a run directory."""
+    holder = read_heartbeat(path)
+    who = f"process {holder['pid']} on {holder['host']}" if holder else "another process"
+    return RecordError(f"{path} is in use by {who}; wait for it or stop it first.")
 
 
 def ask_to_stop(path: Path, reason: str) -> None:

@@ -20,9 +20,9 @@ from gptshake import distributed, energy, hardware, torchrun
 from gptshake.context import Context, RunSpec
 from gptshake.errors import ConfigError, DataError, GptshakeError, Pruned, Stop, TrainingError
 from gptshake.estimate.budget import parse_max_time
-from gptshake.record.lock import NullLock, RunLock
+from gptshake.record.lock import NullLock, RunLock, in_use
 from gptshake.record.metrics import COLUMNS, column_chunks
-from gptshake.record.run import NullRun, Run
+from gptshake.record.run import NullRun, Run, status_of
 from gptshake.setup import instantiate
 from gptshake.setup.costs import check_run_capacity, model_costs, shards
 from gptshake.setup.initial import initial_weights, read_initial_weights
@@ -95,6 +95,8 @@ def train(context: Context, profiler: Profiler | None = None) -> dict[str, float
     device, trainer = context.device, cfg.trainer
     with ExitStack() as ends:
         ends.enter_context(nothing_half_begun(spec.path))
+        if spec.resumes and spec.trial is None and status_of(spec.path) == "running":  # on another host, whose lock may not be seen here
+            raise in_use(spec.path)
         lock = RunLock(spec.path)
         ends.callback(lock.release)
         for tracker in context.trackers:
