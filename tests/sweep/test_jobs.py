@@ -26,7 +26,7 @@ COMMANDS = {
 for word in "$@"; do case $word in --comment=*) ticket=${word#*=} ;; esac; done
 printf '%s\\n' "$@" >sbatch.$number; env >env.$number
 if [ -e slow ]; then sleep 1.2; fi
-if [ -e full ]; then echo 'sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying' >&2; (sleep 4; touch late) & wait; fi
+if [ -e full ]; then echo 'sbatch: error: Job creation temporarily disabled, retrying' >&2; (sleep 4; touch late) & wait; fi
 if [ -e refuses ]; then echo 'sbatch: error: Batch job submission failed: QOSMaxSubmitJobPerUserLimit' >&2; exit 1; fi
 echo "$number|PENDING|$ticket||Resources" >job.$number
 if [ -e mute ]; then echo 'sbatch: error: Socket timed out on send/recv operation' >&2; exit 1; fi
@@ -358,7 +358,7 @@ def test_a_slurm_that_is_full_is_not_waited_for_by_sbatch(executor: SlurmJobs, s
     slurm.switch("full")
     began = time.monotonic()
     job = executor.start(["give back", 1], tmp_path / "run")
-    assert "(Slurm temporarily unable to accept job, sleeping" in capsys.readouterr().err
+    assert "(Job creation temporarily disabled, retrying)" in capsys.readouterr().err
     slurm.switch("full", on=False)
     slurm.switch("slow")
     waits(executor, slurm, 6)
@@ -378,8 +378,16 @@ def test_a_file_of_slurms_that_cannot_be_read_is_named_at_once(slurm: FakeSlurm,
 def test_a_time_limit_that_warns_a_run_as_it_begins_is_refused(limit: str | int, minutes: str) -> None:
     with pytest.raises(ConfigError, match=rf"executor.time={limit} is a limit of {minutes} minutes"):
         SlurmJobs(time=limit)
-    for enough in (0, 4, "3:01", "4:00:00", "1-0", None):
+    for enough in (0, 4, "3:01", "4:00:00", "1-0", "UNLIMITED", None):
         SlurmJobs(time=enough)
+
+
+def test_a_time_limit_that_warns_a_run_as_it_begins_is_refused_as_a_flag_or_a_variable_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SBATCH_TIMELIMIT", "1")
+    for name, options in {"SBATCH_TIMELIMIT": {}, "hydra.sweeper.executor.flags": {"time": 60, "flags": ["--time=60", "-t1"]}}.items():
+        with pytest.raises(ConfigError, match=f"^{name}=1 is a limit of 1 minute, and Slurm asks"):
+            SlurmJobs(**options)
+    SlurmJobs(time=60)
 
 
 def test_jobs_are_left_when_slurm_is_silent_while_they_are_to_stop(

@@ -19,7 +19,7 @@ COMMANDS = ("sbatch", "squeue", "scancel")
 TAIL = 1 << 14  # bytes of a job's output in which its end is looked for
 ANSWER_S = 60.0  # after which a command is given up
 LOOK_S = 0.5  # between looks at what it complains about
-RETRIES = b"sleeping and retrying"  # what sbatch says when it begins to wait for two minutes; it is asked again, and other jobs meanwhile
+RETRIES = b"retrying"  # what sbatch says when it begins to wait for two minutes; it is asked again, and other jobs meanwhile
 WARNING_S = 120  # before a job's time limit, to write a checkpoint
 EARLIER_S = 60  # that Slurm may send this signal earlier
 # What a busy or restarting slurmctld says, in the words of Slurm's clients.
@@ -31,6 +31,7 @@ LOST = {"COMPLETED", "FAILED", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "TIMEOUT"}
 # Flags that ours stand in the way of; without --error Slurm says in the job's output that it was cancelled.
 RESERVED = {"--clusters", "-M", "--array", "-a", "--wait", "-W", "--comment", "--parsable", "--export", "--test-only"}
 RESERVED |= {"--output", "-o", "--error", "-e"}
+TIME_FLAG = re.compile(r"(?:--time=|-t ?)(.+)")
 DEFAULTS = ("SBATCH_WAIT", "SBATCH_ARRAY_INX", "SBATCH_CLUSTERS", "SBATCH_EXPORT", "SBATCH_ERROR")  # the same as variables
 
 
@@ -66,10 +67,13 @@ class SlurmJobs(Jobs):
             raise ConfigError(
                 f"hydra.sweeper.executor.flags={wrong[0]} cannot work: each run is one job of this cluster, which gptshake follows."
             )
-        if 0 < (limit := _minutes(str(time or 0))) <= (warned := (WARNING_S + EARLIER_S) / 60):
+        limits = [("SBATCH_TIMELIMIT", os.environ.get("SBATCH_TIMELIMIT")), ("hydra.sweeper.executor.time", time)]
+        limits += [("hydra.sweeper.executor.flags", found[1]) for flag in flags if (found := TIME_FLAG.fullmatch(str(flag)))]
+        name, limit = next(((name, str(limit)) for name, limit in reversed(limits) if limit is not None), ("", ""))  # sbatch takes the last
+        if 0 < (minutes := _minutes(limit)) <= (warned := (WARNING_S + EARLIER_S) / 60):
             raise ConfigError(
-                f"hydra.sweeper.executor.time={time} is a limit of {limit:.3g} minutes, and Slurm asks a run to write a checkpoint and end up to "
-                f"{warned:g} minutes before it: give it more."
+                f"{name}={limit} is a limit of {minutes:.3g} minute{'s' * (minutes != 1)}, and Slurm asks a run to write a checkpoint and end up "
+                f"to {warned:g} minutes before it: give it more."
             )
         super().__init__("slurm", int(slots), cpus)
         gres = None if gpus is None else f"gpu:{gpus}"
@@ -141,7 +145,9 @@ class SlurmJobs(Jobs):
 
 
 def _minutes(limit: str) -> float:
-    """A time limit as sbatch takes it, such as ``90``, ``4:00:00`` or ``2-12``; 0 is none."""
+    """A time limit as sbatch takes it, such as ``90``, ``4:00:00`` or ``2-12``; 0 is none, or one of which sbatch will say what it means."""
+    if not re.fullmatch(r"(\d+-)?\d+(:\d+){0,2}", limit, re.ASCII):
+        return 0.0
     days, _, rest = limit.rpartition("-")
     numbers = [int(number) for number in rest.split(":")]
     hours, minutes, seconds = (([] if days or len(numbers) > 2 else [0]) + numbers + [0, 0])[:3]
