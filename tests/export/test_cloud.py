@@ -32,7 +32,7 @@ JOB = Job(
     gpu="rtx4090",
     gpus=2,
     spot=False,
-    command=["model=tiny", "data=wiki_char", "note='it\\'s $HOME'", "resume=auto"],
+    command=["model=tiny", "data=wiki_char", "note='it\\'s für $HOME'", "resume=auto"],
     root=Path("/sources"),
     origin=("https://git.example.org/gptshake.git", COMMIT),
     files={"gptshake-inputs/0-book.txt": Path("/texts/my book.txt")},
@@ -74,7 +74,7 @@ def test_a_task_file_says_what_the_job_says_at_every_cloud(cloud: str) -> None:
     job = on(cloud)
     check(job)
     task = yaml.safe_load(sky_text(job))
-    assert task == sky_task(job)
+    assert task == sky_task(job) and "\nrun: |\n" in sky_text(job)
     resources = task["resources"]
     assert resources["infra"] == cloud and set(resources["accelerators"].values()) == {2} and resources["disk_size"] == 55
     assert resources["autostop"] == {"idle_minutes": 10, "down": True}

@@ -130,7 +130,7 @@ def check(job: Job) -> None:
 def sky_text(job: Job) -> str:
     """SkyPilot's task file, with a head that says what it costs and how it is started."""
     head = f"# {job.price}\n{SPOT * job.spot}# {shlex.join(start_command(job, f'{job.name}.yaml'))}\n"
-    return head + str(yaml.dump(sky_task(job), Dumper=_Blocks, sort_keys=False, width=10**6))
+    return head + str(yaml.dump(sky_task(job), Dumper=_Blocks, sort_keys=False, width=10**6, allow_unicode=True))
 
 
 def sky_task(job: Job) -> dict[str, Any]:
