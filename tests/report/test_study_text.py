@@ -107,7 +107,7 @@ def test_a_best_that_is_unstable_with_the_second_seed_is_a_cliff_beside_the_next
     study = line(confirm=again)
     winner = best(study)
     assert winner is not None and winner.trial["number"] == 3
-    assert f"trial 4 {'2.6000' if value else 'diverged'}, which is unstable; trial 3 2.3100" in said(study, "second seed")
+    assert f"trial 4 {'2.6000' if value else 'diverged'}, which is unstable; trial 3 2.3100" in said(study, "With a second seed")
     assert said(study, "cliff") == "Warning: the best lies beside a cliff: at 2e-3 training is not stable."
 
 
@@ -115,7 +115,23 @@ def test_two_stable_values_beside_two_that_are_not_still_bracket_the_best(line: 
     """Measured on characters: with the second seed everything from 3.2e-2 on lies on a plateau 20 % higher."""
     losses = {4e-3: 3.25, 1.6e-2: 3.08, 3.2e-2: 3.12, 6.4e-2: 3.21}
     again = [second(rows, n, rate, value) for n, rate, value in ((1, 1.6e-2, 3.08), (2, 3.2e-2, 3.74), (3, 6.4e-2, 3.85))]
-    assert "lies between 4e-3 and 3.2e-2 (" in said(line(tuple(losses), losses.__getitem__, confirm=again), "lies between")
+    study = line(tuple(losses), losses.__getitem__, confirm=again)
+    why = "values that were tried; 2 of 3 points with a second seed are unstable, which measures no noise"
+    assert f"lies between 4e-3 and 3.2e-2 ({why})" in said(study, "lies between")
+    assert not any("one seed" in sentence or "safe" in sentence for sentence in verdict(study))
+
+
+@pytest.mark.parametrize("state", ["diverged", "ok"])
+def test_a_best_that_no_second_seed_stands_for_is_not_given_without_a_warning(line: Make, rows: SimpleNamespace, state: str) -> None:
+    losses, value = {4e-3: 3.25, 8e-3: 3.08, 1.6e-2: 3.12}, None if state == "diverged" else 3.74
+    how = f"{'diverged' if value is None else 'ended at 3.7400'}"
+    every = [second(rows, number, rate, value, state) for number, rate in enumerate(losses)]
+    assert f"its second seed {how}, and no other point that finished is stable" in said(
+        line(tuple(losses), losses.get, confirm=every), "not a safe"
+    )
+    warning = said(line(tuple(losses), losses.get, confirm=every[1:]), "Warning: the best has")
+    assert f"the best has one seed, and no second seed so far held: that of lr 8e-3 {how}, that of lr 1.6e-2 {how}." in warning
+    assert warning.endswith("optimizer.lr=0.004 repeats=3")
 
 
 def test_noise_that_is_yet_to_be_measured_changes_nothing(line: Make, rows: SimpleNamespace) -> None:

@@ -51,7 +51,8 @@ def verdict(study: Json, folder: Path | None = None) -> list[str]:
     if study.get("ablate"):
         found += _compared(study, winner)
     else:
-        found += [_winner(study, winner), *_confirmation(study, winner), *_axes(study, winner), *_speeds(study, folder)]
+        found += [_winner(study, winner), *_confirmation(study, winner), *_not_safe(study, winner)]
+        found += [*_axes(study, winner), *_speeds(study, folder)]
     tokens, schedule = stats.tokens_of(study, winner.trial), study.get("schedule") or ""
     found += [f"This is valid for {short_count(tokens)} tokens{f' ({schedule})' if schedule else ''}: {_beyond(study)}."] if tokens else []
     found += [*_ended_early(study), f"Repeat it:  {command(study, overrides_of(study, winner))}"]
@@ -147,6 +148,37 @@ def _confirmation(study: Json, winner: Best) -> list[str]:
     return [f"The {missing}."] if expected and study["state"] != "running" else []
 
 
+def _not_safe(study: Json, winner: Best) -> list[str]:
+    """That the best did not hold with its second seed, or that it has none because those before it did not hold."""
+    shaky = _unstable_seconds(study)
+    if not shaky or stats.confirmation_open(study) or winner.trial["number"] in stats.repeated_values(study).keys() - shaky.keys():
+        return []
+    if winner.trial["number"] in shaky:
+        how = shaky[winner.trial["number"]]
+        return [
+            f"Warning: the best is not a safe answer: its second seed {how}, and no other point that finished is stable. Try smaller learning rates."
+        ]
+    rows = {trial["number"]: stats.params_text(study, trial["params"]) for trial in study["trials"]}
+    which = ", ".join(f"that of {rows[number]} {how}" for number, how in shaky.items())
+    again = command(study, [*overrides_of(study, winner), "repeats=3"])
+    return [f"Warning: the best has one seed, and no second seed so far held: {which}. Before you rely on it:  {again}"]
+
+
+def _unstable_seconds(study: Json) -> dict[int, str]:
+    """Number of each point that is unstable with its second seed -> what that one did."""
+    values = {row["number"]: stats.run_values(row) for row in stats.confirmation_rows(study, noise=True)}
+    shaky = {number: value for number, value in values.items() if number in stats.unstable(study)}
+    return {number: f"ended at {stats.objective_text(value[0])}" if value else "diverged" for number, value in shaky.items()}
+
+
+def _unmeasured(study: Json) -> str:
+    """Why an interval ends at values that were tried."""
+    number, of = len(_unstable_seconds(study)), len(stats.confirmation_rows(study, noise=True))
+    if not number:
+        return UNMEASURED
+    return f"values that were tried; {number} of {counted(of, 'point')} with a second seed {'is' if number == 1 else 'are'} unstable, which measures no noise"
+
+
 def _axes(study: Json, winner: Best) -> list[str]:
     """For every axis of numbers: between which values the best lies, whether a cliff is beside it, whether the range was wide enough."""
     sentences = []
@@ -157,7 +189,7 @@ def _axes(study: Json, winner: Best) -> list[str]:
         if found is not None:
             low, high = map(stats.param_text, stats.interval_ends(study, scale, found))
             where = f"between {low} and {high}" if low != high else f"near {low} only"
-            how = UNMEASURED if found.assumed else f"seeds move {study['objective']} by ± {found.sd:.2g}, measured"
+            how = _unmeasured(study) if found.assumed else f"seeds move {study['objective']} by ± {found.sd:.2g}, measured"
             others = stats.params_text(study, {key: value for key, value in winner.trial["params"].items() if key != scale.key})
             sentences.append(f"The best {key}{f' at {others}' if others else ''} lies {where} ({how}).")
             best, edge = found.best, found.edge
