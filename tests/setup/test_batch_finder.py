@@ -22,7 +22,7 @@ from gptshake.model.config import GPTConfig
 from gptshake.outcome import Outcome
 from gptshake.processes import ChildRunner, Spec
 from gptshake.setup import batch_finder as fit
-from gptshake.setup import resolve
+from gptshake.setup import costs, resolve
 from gptshake.training.probe import BASE_BYTES, within
 
 SHAPE = GPTConfig(1, 1, 32, 16)
@@ -203,3 +203,22 @@ def test_a_child_cannot_take_more_than_its_limit_and_says_so(tmp_path: Path) -> 
         assert end("fail oddly").status == "failed" and end("be killed").status == "killed"
     finally:
         server.close(grace=1.0)
+
+
+@pytest.mark.parametrize(
+    ("reason", "advice"),
+    [
+        ("ValueError: Muon only supports 2D parameters", ""),
+        (
+            "killed by SIGKILL (out of memory?)",
+            f" Try a smaller data.micro_batch_size than {BUDGET.micro_batch_size}, a smaller model or model.block_size.",
+        ),
+    ],
+)
+def test_only_a_trial_step_that_ran_out_of_memory_is_told_to_be_smaller(monkeypatch: pytest.MonkeyPatch, reason: str, advice: str) -> None:
+    monkeypatch.setattr(costs, "step_fits", lambda *_: True)
+    monkeypatch.setattr(costs, "run_in_child", lambda *_: Outcome("failed", reason=reason))
+    cfg: Any = SimpleNamespace(trainer=SimpleNamespace(threads=1))
+    with pytest.raises(GptshakeError) as error:
+        costs.speed_in_child(cfg, cfg, BUDGET)
+    assert str(error.value) == f"The speed could not be measured: {reason}.{advice}"

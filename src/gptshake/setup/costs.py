@@ -48,10 +48,9 @@ def speed_in_child(store: TokenStore, cfg: DictConfig, budget: Budget) -> Speed:
         raise ConfigError("The speed is not measured, because the trial step would not fit into memory: task=plan shows what would.")
     outcome = run_in_child(_speed_as_dict, (store, cfg, budget), cfg.trainer.threads)
     if outcome.status != "ok":
-        raise GptshakeError(
-            f"The speed could not be measured: the trial step {outcome.reason}. If memory ran out, try a smaller "
-            f"data.micro_batch_size than {budget.micro_batch_size}, a smaller model or model.block_size."
-        )
+        smaller = f" Try a smaller data.micro_batch_size than {budget.micro_batch_size}, a smaller model or model.block_size."
+        advice = smaller if "memory" in outcome.reason else ""
+        raise GptshakeError(f"The speed could not be measured: {outcome.reason.rstrip('.')}.{advice}")
     return Speed(**outcome.value)
 
 
