@@ -25,6 +25,7 @@ from sweep_quality import BEYOND, LANDSCAPES, LR, OFF, Landscape, as_study, curv
 
 from gptshake.estimate.lr_fit import middle_of_ties
 from gptshake.report import study_stats
+from gptshake.tasks.find_lr import fall
 
 GOAL, SHARE = 0.02, 1 / 3
 SWEEP = 8  # whole runs of a sweep: six of the search and two of a second seed
@@ -70,16 +71,18 @@ def replay(land: Landscape) -> list[dict[str, float]]:
 
 
 def replay_table(lands: list[Landscape]) -> str:
-    """Loss at the answer above the best, tokens and interval, for each landscape and all."""
+    """Loss at the answer above the best, tokens and interval, for each landscape and all; how far a short run's loss fell, where its curve is kept."""
     found = {land["name"]: replay(land) for land in lands if "short" in land}
-    lines = [f"{'landscape':<26}{'runs (most)':>12}{'of a sweep':>12}{'above: median':>15}{'worst':>9}{'within 2 %':>12}{'holds':>8}"]
+    lines = [
+        f"{'landscape':<26}{'runs (most)':>12}{'of a sweep':>12}{'above: median':>15}{'worst':>9}{'within 2 %':>12}{'holds':>8}{'fell':>8}"
+    ]
+    fell = {land["name"]: f"{100 * (fall(land['short']['curve']) or 0):>6.0f} %" for land in lands if "curve" in land.get("short", {})}
     for name, rows in [*found.items(), ("all", list(itertools.chain(*found.values())))]:
         above, runs, share = ([row[key] for row in rows] for key in ("above", "runs", "share"))
         within, holds = statistics.fmean(value <= GOAL for value in above), statistics.fmean(row["holds"] for row in rows)
         figures = f"{statistics.median(runs):>6.0f} ({max(runs):.0f}){100 * statistics.median(share):>11.0f} %"
-        lines.append(
-            f"{name:<28}{figures}{100 * statistics.median(above):>13.2f} %{100 * max(above):>7.2f} %{100 * within:>10.0f} %{100 * holds:>6.0f} %"
-        )
+        figures += f"{100 * statistics.median(above):>13.2f} %{100 * max(above):>7.2f} %{100 * within:>10.0f} %{100 * holds:>6.0f} %"
+        lines.append(f"{name:<28}{figures}{fell.get(name, '')}")
     return "\n".join(lines)
 
 

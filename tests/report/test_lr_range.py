@@ -1,5 +1,6 @@
 """The finder's picture and sentences, from a record alone."""
 
+import json
 import math
 import shlex
 from pathlib import Path
@@ -9,8 +10,12 @@ import pytest
 
 from gptshake.estimate.lr_range import geometric_rates
 from gptshake.report.plots_tasks import plot_find_lr as plot
+from gptshake.report.tasks_text import STEEP
 from gptshake.report.tasks_text import find_lr_text as sentences
 from gptshake.report.tasks_text import lr_estimates as said
+from gptshake.tasks.find_lr import fall
+
+LANDSCAPES = Path(__file__).parents[2] / "benchmarks" / "landscapes"
 
 
 def losses(rates: list[float], shift: float = 0.0) -> list[float | None]:
@@ -85,6 +90,7 @@ def test_the_answer_comes_with_interval_reason_and_the_command_that_uses_it() ->
     [
         ({"still_falls": True}, "The loss still fell at the end of the range test, 1e-1"),
         ({"rules": {}, "start": None} | RUNS, "The loss did not fall at any rate of the range test"),
+        (RUNS | {"fell": 0.56}, "lost 56 % of its loss after its first quarter"),
         (RUNS | {"edge": "high"}, "The best is at the high end of what was run: task.confirm=7 looks further."),
         (
             RUNS | {"confirm": RUNS["confirm"][:1], "low": None, "high": None},  # type: ignore[index]
@@ -94,6 +100,26 @@ def test_the_answer_comes_with_interval_reason_and_the_command_that_uses_it() ->
 )
 def test_doubts_are_told_with_what_settles_them(more: dict[str, Any], words: str) -> None:
     assert words in "\n".join(sentences(record(**more), []))
+
+
+@pytest.mark.parametrize("more", [{"fell": 0.4}, {"fell": None}, {"fell": 0.56, "of_steps": RUNS["steps"]}])
+def test_runs_that_carry_or_are_whole_need_no_sweep(more: dict[str, Any]) -> None:
+    assert "Warning" not in "\n".join(sentences(record(**RUNS | more), []))
+
+
+def test_of_the_measured_landscapes_only_one_falls_too_fast_for_short_runs() -> None:
+    """JSON, where the finder ends 6 % above the best; at most 2.2 % everywhere else."""
+    lands = [json.loads(path.read_text()) for path in LANDSCAPES.glob("*.json")]
+    fell = {land["name"]: fall(land["short"]["curve"]) or 0.0 for land in lands if "curve" in land.get("short", {})}
+    assert len(fell) > 15 and {name for name, share in fell.items() if share > STEEP} == {"codes-characters", "codes-characters-edge"}
+    command = "\n".join(sentences(record(**RUNS | {"fell": max(fell.values())}), ["model=tiny", "data.path='it is'"]))
+    assert shlex.split(command.partition("is sure:")[2].partition("\n")[0]) == [
+        "gptshake",
+        "-m",
+        "model=tiny",
+        "data.path='it is'",
+        "optimizer.lr=range",
+    ]
 
 
 def test_who_says_nothing_is_not_listed_and_a_typed_rate_is_no_preset() -> None:

@@ -41,6 +41,7 @@ STEP_PARTS = {
 KEPT = 3  # checkpoints: the newest two and the best
 EVALUATED = ["run", "step", "tokens", "loss", "±", "perplexity", "bits/byte", "±", "bits/char", "±"]
 EVALUATED += ["word ppl.", "byte ppl.", "unknown", ""]
+STEEP = 0.5  # share of its loss that a short run loses after its first quarter, from which on it says little about a longer one
 SHOWN = 60  # columns of a document's name, and of its beginning, in an evaluation
 
 
@@ -74,6 +75,12 @@ def find_lr_text(info: Facts, overrides: Sequence[str]) -> list[str]:
         warnings.append(
             f"{counted(ended, 'run')} of {len(runs)} ended with a loss, and an interval needs two: how far the best reaches, and whether it lies "
             f"beyond what was run, is not known. task.confirm={max(4, len(runs) + 3)} looks further."
+        )
+    if (found.get("fell") or 0) > STEEP and found["steps"] < found["of_steps"]:
+        warnings.append(
+            f"Warning: the best of the short runs lost {100 * found['fell']:.0f} % of its loss after its first quarter: where the loss falls so fast, "
+            f"another rate is often better in the whole run. A sweep of whole runs is sure:  gptshake -m {' '.join(map(quoted, overrides))} "
+            "optimizer.lr=range"
         )
     if found.get("edge"):
         warnings.append(f"The best is at the {found['edge']} end of what was run: task.confirm={len(runs) + 3} looks further.")

@@ -191,6 +191,8 @@ def _confirmed(context: Context, record: Run, found: dict[str, Any]) -> dict[str
     scale = study_stats.scales(rows)[0]
     interval = study_stats.near_optimal(rows, scale)
     ends = study_stats.interval_ends(rows, scale, interval) if interval else (None, None)
+    winner = study_stats.best(rows)
+    curves = study_stats.learning_curves(rows, study)[winner.trial["number"]] if winner else []
     runs = [{"lr": float(trial["params"][scale.key]), "value": trial["value"], "state": trial["state"]} for trial in rows["trials"]]
     return {
         "lr": float(f"{middle_of_ties(study_stats.best_curve(rows, scale)):.3g}"),
@@ -203,7 +205,14 @@ def _confirmed(context: Context, record: Run, found: dict[str, Any]) -> dict[str
         "study": study.name,
         "steps": steps,
         "of_steps": budget.steps,
+        "fell": fall(curves[0]) if curves else None,
     }
+
+
+def fall(curve: study_stats.Points) -> float | None:
+    """The share of its loss that a run has lost since its first quarter; None without a validation between that and its middle."""
+    early = [loss for tokens, loss in curve if 0.2 * curve[-1][0] <= tokens <= 0.5 * curve[-1][0]]
+    return 1 - curve[-1][1] / early[0] if early and early[0] > 0 else None
 
 
 def short_run(cfg: DictConfig, budget: Budget) -> tuple[int, list[str]]:
