@@ -107,7 +107,7 @@ def test_a_best_that_is_unstable_with_the_second_seed_is_a_cliff_beside_the_next
     study = line(confirm=again)
     winner = best(study)
     assert winner is not None and winner.trial["number"] == 3
-    assert f"trial 4 {'2.6000' if value else 'diverged'}, which is unstable; trial 3 2.3100" in said(study, "With a second seed")
+    assert f"trial 4 {'2.6000' if value else 'diverged'} at lr 2e-3, which is unstable; trial 3 2.3100" in said(study, "With a second seed")
     assert said(study, "cliff") == "Warning: the best lies beside a cliff: at 2e-3 training is not stable."
 
 

@@ -140,7 +140,8 @@ def _confirmation(study: Json, winner: Best) -> list[str]:
     for row in second:
         if row["state"] != "running":
             value = stats.objective_text(fmean(stats.run_values(row))) if stats.run_values(row) else row["state"]
-            parts.append(f"trial {row['number']} {value}{', which is unstable' if row['number'] in stats.unstable(study) else ''}")
+            fell = f" at {stats.params_text(study, row['params'])}, which is unstable" if row["number"] in stats.unstable(study) else ""
+            parts.append(f"trial {row['number']} {value}{fell}")
     if parts:
         return [f"With a second seed: {'; '.join(parts)}."]
     missing = "noise between seeds was not measured" if second or study.get("noise") else "confirmation has not started"
