@@ -513,7 +513,8 @@ def test_a_run_at_work_on_a_host_whose_lock_is_not_seen_is_not_resumed(commands:
     heartbeat = {"pid": 7, "host": "elsewhere", "time": time.time(), "step": 5}
     (the_run(tmp_path).path / "lease.json").write_text(json.dumps(heartbeat))
     done = commands(tmp_path, f"resume={the_run(tmp_path).info['id']}")
-    assert done.code == 2 and "is in use by process 7 on elsewhere" in done.error
+    assert done.code == 2 and "is in use by process 7 on elsewhere; wait for it or stop it first." in done.error
+    assert "If that host is gone, wait 60 s from its last heartbeat on." in done.error
 
 
 def test_a_run_is_resumed_from_another_folder_by_its_path(commands: Any, small: Any, whole: Path, tmp_path: Path, the_run: Any) -> None:

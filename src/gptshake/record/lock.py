@@ -89,7 +89,9 @@ def in_use(path: Path) -> RecordError:
     """That somebody else is at work in a run directory."""
     holder = read_heartbeat(path)
     who = f"process {holder['pid']} on {holder['host']}" if holder else "another process"
-    return RecordError(f"{path} is in use by {who}; wait for it or stop it first.")
+    elsewhere = holder and holder["host"] != socket.gethostname()
+    gone = f" If that host is gone, wait {STALE_SECONDS:g} s from its last heartbeat on." if elsewhere else ""
+    return RecordError(f"{path} is in use by {who}; wait for it or stop it first.{gone}")
 
 
 def ask_to_stop(path: Path, reason: str) -> None:
