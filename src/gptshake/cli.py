@@ -10,7 +10,7 @@ import os
 import pkgutil
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -295,6 +295,7 @@ class _Jobs:
         self.failures: list[tuple[str, Exception]] = []
         self.done = 0
         self.folder: Path | None = None  # of the run, or of all runs
+        self.there = set[Path]()  # folders that Hydra does not make
 
     def place(self, cfg: DictConfig) -> None:
         """Give the only run of a command its directory; the working directory, if its task leaves no record."""
@@ -309,6 +310,8 @@ class _Jobs:
 
                 for key, value in (resolved_source(cfg) | resolved_initial_paths(cfg)).items():
                     OmegaConf.update(cfg, key, value)
+        path = Path(cfg.hydra.run.dir).resolve()
+        self.there = {folder for folder in (path, path.parent) if folder.exists()}
 
     def run(self, cfg: DictConfig) -> None:
         """Run the task of one job; called by Hydra."""
@@ -339,8 +342,9 @@ class _Jobs:
                 print(f"error: {redact(str(error))}", file=sys.stderr)
         finally:
             for folder in (path, path.parent) if self.records else ():  # a run that ended before its record began leaves no empty directory
-                if folder.is_dir() and not any(folder.iterdir()) and folder.resolve() != Path(hydra_cfg.runtime.cwd):
-                    folder.rmdir()
+                if folder.is_dir() and folder.resolve() not in {*self.there, Path(hydra_cfg.runtime.cwd)}:
+                    with suppress(OSError):  # it is not empty; whatever else keeps it would hide what is raised
+                        folder.rmdir()
 
     def _spec(self, path: Path, hydra_cfg: Any, cfg: DictConfig, identity: str) -> RunSpec:
         given: Any = OmegaConf.to_container(hydra_cfg.overrides.task, resolve=False)  # ${oc.env:NAME} stays what was typed

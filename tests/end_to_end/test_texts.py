@@ -91,8 +91,9 @@ def test_a_run_in_its_own_directory_reads_the_text_beside_the_command_and_leaves
 ) -> None:
     (tmp_path / "book.txt").write_text("A line of text.\n" * 60)
     inside = (*QUICK, "data.path=book.txt", "hydra.job.chdir=true")
+    (tmp_path / "runs").mkdir()  # by a user, as a place that is mounted
     refused = commands(tmp_path, *inside, "model.block_size=100000")
     assert refused.code == 2 and "one block of 100,000" in refused.err
-    assert not (tmp_path / "runs").exists()
+    assert (tmp_path / "runs").exists() and not list(tmp_path.glob("runs/*"))
     assert commands(tmp_path, *inside).code == 0
     assert the_run(tmp_path).steps == [1, 2]
