@@ -149,8 +149,8 @@ def _validate(arguments: Arguments, single: list[str], full: DictConfig, resumed
         raise ConfigError(f"conf/{shadowed[0]} has the name of a packaged option: rename it, or use conf_shadow=true.")
     if trains(cfg) and not resumed and overrides.typed_value(arguments.overrides, "paths.run_dir"):
         _refuse_used_folder(expanded(cfg.paths.run_dir))
-    for key in ("study", "sampler", "pruner", "executor"):
-        if trains(cfg) and not (several or resumed) and overrides.typed_value(arguments.overrides, key):
+    for key in ("study", "sampler", "pruner", "executor") if trains(cfg) or cfg.task.get("writes_command") else ():
+        if not (several or resumed) and overrides.typed_value(arguments.overrides, key):
             raise ConfigError(f"{key}= is for a sweep: add -m and the keys to vary.")
     if several:
         parsed = parse_overrides(arguments.overrides)

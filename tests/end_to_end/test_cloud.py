@@ -114,6 +114,7 @@ def test_a_secret_is_a_name_in_the_files_and_nowhere_a_value(commands: Any, word
         (("task.cloud=vast", "trainer=ddp"), "say how many to rent"),
         (("task.cloud=vast", "logger=trackio"), "are not installed on the machine"),
         (("-m", "task.cloud=vast", "task.hours=1", "executor=slurm", "optimizer.lr=1e-3,3e-3"), "this executor is not installed there"),
+        (("task.cloud=vast", "study=night1"), "study= is for a sweep: add -m"),
         (("task.cloud=vast", "model.n_embd=65536"), "The run needs about"),
         (("task.cloud=vast", "trainer=ddp", "trainer.devices=4", *WIDE), "The run needs about"),
         (("task.cloud=runpod", "task.sync=null"), "task.sync= is missing"),
