@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from gptshake import hardware, torchrun
 from gptshake.config import overrides
-from gptshake.config.arguments import Arguments, quote
+from gptshake.config.arguments import SWEEP_PARTS, Arguments, quote
 from gptshake.config.compose import call_hydra, choices, resolve_preset, single_run, snapshot, without_hydra
 from gptshake.config.compose_errors import checked_compose, parse_overrides, source_hint
 from gptshake.config.experiments import SUFFIXES, expand_experiment_files, experiment_files_as_options
@@ -61,7 +61,8 @@ def run(arguments: Arguments) -> Path | None:
             gc.enable()  # each of its configs is made to be looked at, and is garbage then
             os.environ[SWEPT_FILES] = stack.enter_context(TemporaryDirectory(prefix="gptshake-experiments-"))
             arguments.overrides = experiment_files_as_options(arguments.overrides, Path(os.environ[SWEPT_FILES]))
-        arguments.overrides, arguments.origin = overrides.resolve_lr_from(expand_experiment_files(arguments.overrides))
+        typed = expand_experiment_files(arguments.overrides, single=not arguments.multirun)
+        arguments.overrides, arguments.origin = overrides.resolve_lr_from(typed)
         automatic = overrides.typed_value(arguments.overrides, "resume") == AUTO
         single, full, label, resumed = _compose_checked(arguments)
         if automatic:
@@ -116,7 +117,7 @@ def run(arguments: Arguments) -> Path | None:
 
 def checked_config(arguments: Arguments) -> DictConfig:
     """The config of one run, composed and checked, but not run."""
-    arguments.overrides, arguments.origin = overrides.resolve_lr_from(expand_experiment_files(arguments.overrides))
+    arguments.overrides, arguments.origin = overrides.resolve_lr_from(expand_experiment_files(arguments.overrides, single=True))
     return without_hydra(_compose_checked(arguments)[1])
 
 
@@ -149,7 +150,7 @@ def _validate(arguments: Arguments, single: list[str], full: DictConfig, resumed
         raise ConfigError(f"conf/{shadowed[0]} has the name of a packaged option: rename it, or use conf_shadow=true.")
     if trains(cfg) and not resumed and overrides.typed_value(arguments.overrides, "paths.run_dir"):
         _refuse_used_folder(expanded(cfg.paths.run_dir))
-    for key in ("study", "sampler", "pruner", "executor") if trains(cfg) or cfg.task.get("writes_command") else ():
+    for key in SWEEP_PARTS if trains(cfg) or cfg.task.get("writes_command") else ():
         if not (several or resumed) and overrides.typed_value(arguments.overrides, key):
             raise ConfigError(f"{key}= is for a sweep: add -m and the keys to vary.")
     if several:

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
+import gptshake
 from gptshake.config.compose import compose
 from gptshake.config.experiments import expand_experiment_files, experiment_files_as_options
 from gptshake.errors import ConfigError, RecordError
@@ -136,3 +137,13 @@ def test_a_file_beside_a_record_gives_values_only_until_it_is_copied_elsewhere(t
         expand_experiment_files([f"experiment={tmp_path / 'best.yaml'}"])
     (tmp_path / record).unlink()
     assert expand_experiment_files([f"experiment={tmp_path / 'best.yaml'}"])[0] == "seed=3"
+
+
+def test_what_a_file_says_of_a_sweep_means_nothing_to_a_single_run(tmp_path: Path) -> None:
+    parts = "study: night\ndefaults:\n- override /sampler: tpe\n- override /executor: slurm\nhydra: {sweeper: {n_trials: 3}}\nseed: 3\n"
+    (tmp_path / "x.yaml").write_text(parts)
+    words = ["model=tiny", "data=wiki_char", f"experiment={tmp_path / 'x.yaml'}"]
+    assert gptshake.compose(words).seed == 3
+    with pytest.raises(ConfigError, match=r"^sampler= is for a sweep"):
+        gptshake.compose([*words, "sampler=tpe"])
+    assert {"sampler=tpe", "hydra.sweeper.n_trials=3"} <= {*expand_experiment_files(words)}

@@ -17,6 +17,7 @@ from gptshake.keys import key_of
 
 SWEPT_TEXTS = ("data.", "tokenizer.", "init_from")  # free texts of which -m takes several, one after the other
 SWEEP_KEYS = ("repeats", "confirm", "ablate", "enqueue")  # short for hydra.sweeper.<key>; mean nothing to a single run
+SWEEP_PARTS = ("study", "sampler", "pruner", "executor")  # nor do these: which study, and its parts
 NONE_BY_DEFAULT = ("experiment", "debug", "sampler")  # groups that may have no option
 _QUOTED = re.compile(r"""('(\\.|[^'\\])*'|"(\\.|[^"\\])*")(,('(\\.|[^'\\])*'|"(\\.|[^"\\])*"))*""", re.DOTALL)  # one, or several to sweep
 _CFG = ("job", "hydra", "all")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gptshake.config.arguments import override_value, quote, swept_values
+from gptshake.config.arguments import SWEEP_PARTS, override_value, quote, swept_values
 from gptshake.config.compose_errors import parse_overrides
 from gptshake.config.layout import local_files
 from gptshake.config.values import ONLY_VALUES, plain_yaml, sets_output_path, unsafe_reason
@@ -23,15 +23,17 @@ SUFFIXES = (".yaml", ".yml")
 LIMITS = ("trainer.max_steps", "trainer.max_epochs", "trainer.max_tokens", "trainer.hours")
 
 
-def expand_experiment_files(overrides: list[str]) -> list[str]:
+def expand_experiment_files(overrides: list[str], *, single: bool = False) -> list[str]:
     """The overrides with every ``experiment=<path>.yaml`` replaced by what the file says; other experiments stay.
 
-    A limit that was typed replaces the limits of the files.
+    A limit that was typed replaces the limits of the files. What a file says of a sweep is left out for a ``single`` run.
     """
     named = [text for text in overrides if key_of(text) == EXPERIMENT and not text.endswith("=null")]
     files = [text for text in named if text.endswith(SUFFIXES) and not swept_values(text.partition("=")[2])]
     rest = [text for text in overrides if text not in files]
     lines = [line for text in files for line in _lines(expanded(text.partition("=")[2]))]
+    if single:
+        lines = [line for line in lines if not key_of(line).startswith("hydra.sweeper.") and key_of(line) not in SWEEP_PARTS]
     limits = {key_of(text) for text in rest if key_of(text) in LIMITS and not text.endswith("=null")}
     if limits:
         lines = [line for line in lines if key_of(line) not in LIMITS]
