@@ -125,19 +125,22 @@ def test_mlflow_has_parameters_files_status_and_the_times_of_the_steps(run: Run,
     assert run.info["mlflow"]["run_id"] == found.info.run_id
 
 
-def test_trackio_has_the_config_samples_and_pictures(run: Run, tmp_path: Path) -> None:
+def test_trackio_has_the_config_samples_and_pictures_whatever_their_names(run: Run, tmp_path: Path) -> None:
     from PIL import Image
 
     (run.path / "plots").mkdir()
-    Image.new("RGB", (8, 8)).save(run.path / "plots/loss.png")
-    run.append_row(row(1))
+    for name in ("loss", "metrics"):  # a metric has the name of one, and trackio keeps the other for itself
+        Image.new("RGB", (8, 8)).save(run.path / f"plots/{name}.png")
+    run.append_row(row(1) | {"loss": 2.5})
     run.sample(1, 100, "To be")
     tracker = TrackioTracker(every=1)
     tracker.start(run)
     run.finish("ok")
     tracker.finish()
     logged = {name: value for _, metrics in rows_in_trackio(tmp_path) for name, value in metrics.items()}
-    assert "To be" in logged["samples"]["_value"] and (tmp_path / "trackio/media" / logged["loss"]["file_path"]).is_file()
+    assert "To be" in logged["samples"]["_value"] and logged["loss"] == 2.5 and "did not take" not in said(run)
+    for name in ("plots/loss", "plots/metrics"):
+        assert (tmp_path / "trackio/media" / logged[name]["file_path"]).is_file()
     with sqlite3.connect(tmp_path / "trackio/gptshake.db") as database:
         (config,) = database.execute("SELECT config FROM configs").fetchone()
     assert json.loads(config)["optimizer.lr"] == 0.001

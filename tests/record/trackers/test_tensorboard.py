@@ -62,18 +62,20 @@ def test_a_sample_is_shown_as_it_was_written(tmp_path: Path) -> None:
     assert event.tensor_proto.string_val[0].decode() == "    The, after 192 tokens\n    \n    <b>bold</b>\n    # head"
 
 
-def test_pictures_are_shown_and_drawings_passed_over(tmp_path: Path) -> None:
+def test_pictures_are_shown_beside_a_metric_of_their_name_and_drawings_passed_over(tmp_path: Path) -> None:
     from PIL import Image
 
     run, tracker = recorded(tmp_path), TensorBoardTracker()
     Image.new("RGB", (30, 20)).save(tmp_path / "loss.png")
     (tmp_path / "loss.svg").write_text("<svg/>")
     tracker.start(run)
+    tracker.row(row(10, loss=2.5))
     tracker.image("loss", tmp_path / "loss.png")
     tracker.image("drawing", tmp_path / "loss.svg")
     tracker.finish()
-    assert read(run).Tags()["images"] == ["loss"]
-    (event,) = read(run).Images("loss")
+    tags = read(run).Tags()
+    assert tags["images"] == ["plots/loss"] and "loss" in tags["scalars"]  # under one tag TensorBoard would show neither
+    (event,) = read(run).Images("plots/loss")
     assert (event.width, event.height) == (30, 20)
 
 

@@ -181,18 +181,19 @@ def test_all_that_is_to_be_uploaded_lies_in_the_runs_directory(run: Run, tmp_pat
     assert [path for path in elsewhere if path.suffix != ".log"] == []  # wandb's service keeps a log of its own
 
 
-def test_a_picture_is_mirrored_as_png_and_passed_over_as_svg(run: Run, log_of: Any) -> None:
+def test_a_picture_is_mirrored_as_png_beside_a_metric_of_its_name_and_passed_over_as_svg(run: Run, log_of: Any) -> None:
     from PIL import Image
 
     tracker = WandbTracker(every=1)
     tracker.start(run)
-    hand_over(run, tracker, row(1))
+    hand_over(run, tracker, row(1) | {"loss": 2.5})
     (run.path / "plots").mkdir()
     Image.new("RGB", (4, 4)).save(run.path / "plots/loss.png")
     (run.path / "plots/loss.svg").write_text("<svg/>")
     tracker.finish()
     assert "failed" not in said(run)
-    assert [step for step, values in log_of(run.path).history.items() if values.get("loss._type") == "image-file"] == [1]
+    history = log_of(run.path).history
+    assert [(step, values["loss"]) for step, values in history.items() if values.get("plots/loss._type") == "image-file"] == [(1, 2.5)]
 
 
 def test_a_resumed_run_has_its_whole_history_under_its_id_in_one_folder(run: Run, log_of: Any) -> None:

@@ -49,7 +49,7 @@ class TensorBoardTracker(TensorBoardConfig, Tracker):
             import numpy
             from PIL import Image
 
-            self._writer.add_image(name, numpy.asarray(Image.open(path).convert("RGB")), 0, dataformats="HWC")
+            self._writer.add_image(f"plots/{name}", numpy.asarray(Image.open(path).convert("RGB")), 0, dataformats="HWC")
 
     def finish(self) -> None:
         if self._writer:

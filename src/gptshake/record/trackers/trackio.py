@@ -51,7 +51,7 @@ def track(run: Run, options: dict[str, Any], ended: threading.Event, reply: Call
             reached = max(reached, step)
             if isinstance(one, Path):
                 with contextlib.suppress(FileNotFoundError):  # removed meanwhile
-                    tracker.log({one.stem: trackio.Image(str(one))}, step=reached)
+                    tracker.log({f"plots/{one.stem}": trackio.Image(str(one))}, step=reached)
             elif isinstance(one, Sample):  # as code, so nothing in it is taken for Markdown
                 text = indent(one.text, "    ", lambda line: True)
                 tracker.log({"samples": trackio.Markdown(f"{one.title}, after {one.tokens:,} tokens\n\n{text}")}, step=step)

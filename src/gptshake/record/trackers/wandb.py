@@ -171,7 +171,7 @@ def _log_rows(tracker: Any, run: Run, every: int, ended: threading.Event) -> Non
     for step, one in (entry for new in follow(run, every, ended) for entry in new):
         if isinstance(one, Path):
             with contextlib.suppress(FileNotFoundError):  # removed meanwhile
-                tracker.log({one.stem: wandb.Image(str(one))}, step=max(step, known))  # else a later sample is dropped
+                tracker.log({f"plots/{one.stem}": wandb.Image(str(one))}, step=max(step, known))  # else a later sample is dropped
         elif step < known:
             continue
         elif isinstance(one, Sample):
