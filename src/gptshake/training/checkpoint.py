@@ -230,7 +230,8 @@ def newest(run_dir: Path, most: int | None = None) -> tuple[Path, list[str]]:
                 return folder, complaints
             except CheckpointError as error:
                 complaints.append(f"{error} Going back to the one before.")
-    raise CheckpointError(f"{run_dir.name} has no checkpoint that can be continued from. {' '.join(complaints)}".strip())
+    why = f". {' '.join(complaints)}" if complaints else "; of a sweep only the best trials keep theirs (hydra.sweeper.keep)."
+    raise CheckpointError(f"{run_dir} has no checkpoint that can be continued from{why}")
 
 
 def best_checkpoint(run_dir: Path) -> tuple[Path, dict[str, Any]]:
