@@ -155,10 +155,8 @@ def _not_safe(study: Json, winner: Best) -> list[str]:
     if not shaky or stats.confirmation_open(study) or winner.trial["number"] in stats.repeated_values(study).keys() - shaky.keys():
         return []
     if winner.trial["number"] in shaky:
-        how = shaky[winner.trial["number"]]
-        return [
-            f"Warning: the best is not a safe answer: its second seed {how}, and no other point that finished is stable. Try smaller learning rates."
-        ]
+        how, smaller = shaky[winner.trial["number"]], " Try smaller learning rates." * ("optimizer.lr" in winner.trial["params"])
+        return [f"Warning: the best is not a safe answer: its second seed {how}, and no other point that finished is stable.{smaller}"]
     rows = {trial["number"]: stats.params_text(study, trial["params"]) for trial in study["trials"]}
     which = ", ".join(f"that of {rows[number]} {how}" for number, how in shaky.items())
     again = command(study, [*overrides_of(study, winner), "repeats=3"])
