@@ -38,9 +38,9 @@ from gptshake.keys import AUTO, RESULT, is_free, key_of
 from gptshake.notify import notified
 from gptshake.record.git import PATCH, UNTRACKED, Code, read_code
 from gptshake.record.lock import HEARTBEAT
-from gptshake.record.names import new_id, run_name
+from gptshake.record.names import new_id, run_name, task_name
 from gptshake.record.provenance import collect
-from gptshake.record.run import discard
+from gptshake.record.run import discard, read_run
 from gptshake.redaction import redact, redacted
 from gptshake.setup import make_plan, open_store
 from gptshake.signals import stop_behind
@@ -182,6 +182,8 @@ def _check_job(full: DictConfig, *, several: bool = True, extended: bool = False
     if resumed:
         overrides.refuse_differences(cfg, resumed)
     check_targets(cfg, extended=extended)
+    if resumed and trains(cfg) and (begun := read_run(resumed).get("task", "train")) != task_name(str(cfg.task._target_)):
+        raise ConfigError(f"{resumed.name} was begun by task={begun}, which alone continues it: leave task= out.")
     if trains(cfg):
         check_groups(cfg)
         if several:

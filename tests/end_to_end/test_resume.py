@@ -450,6 +450,13 @@ def test_another_config_is_refused_with_the_difference(light_commands: Any, copy
     assert "init_from=" in done.error
 
 
+def test_a_run_is_continued_by_no_other_task(light_commands: Any, copy: Path, the_run: Any) -> None:
+    record = the_run(copy).info
+    done = light_commands(copy, f"resume={record['id']}", "task=find_lr")
+    assert done.code == 2 and f"{record['name']} was begun by task=train, which alone continues it: leave task= out." in done.error
+    assert the_run(copy).info == record
+
+
 def test_one_command_starts_a_run_and_resumes_it_where_it_was_interrupted(
     commands: Any, small: Any, whole: Path, tmp_path: Path, the_run: Any
 ) -> None:

@@ -17,6 +17,11 @@ def new_id() -> str:
     return secrets.choice("ghjklmopqrstuvwxyz") + "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(7))
 
 
+def task_name(target: str) -> str:
+    """``train`` for ``gptshake.tasks.train.run``."""
+    return target.split(".")[-2]
+
+
 def run_name(model: str, data: str, label: str, changes: Sequence[str], id: str, now: datetime) -> str:
     """A run's name, as in ``20261124-0031-tiny-wiki_char-excerpt106-lr3e-4-x3k9a2pq``.
 

@@ -26,6 +26,7 @@ from gptshake.estimate.formatting import counted, duration, short_bytes, short_c
 from gptshake.files import as_seen_from_here, sha256_text, storage_error
 from gptshake.record.lock import is_alive
 from gptshake.record.provenance import CONFIG_HASH, config_sha256
+from gptshake.record.names import task_name
 from gptshake.record.run import Run, steps_saved
 from gptshake.record.trackers.protocol import Tracker, as_tracker
 from gptshake.redaction import redact_code, redacted
@@ -96,7 +97,7 @@ def _create(context: Context) -> Run:
             file.write_bytes(content)
 
     facts = {
-        "task": str(cfg.task._target_).split(".")[-2],
+        "task": task_name(str(cfg.task._target_)),
         "note": cfg.note,
         "seed": cfg.seed,
         "config_sha256": config_sha256(config),
