@@ -330,6 +330,10 @@ def test_resuming_a_finished_run_changes_nothing(commands: Any, copy: Path, whol
     done = commands(copy, f"resume={the_run(copy).info['id']}")
     assert done.code == 0, done.err
     is_the_same_run(the_run(copy), the_run(whole))
+    info = the_run(copy).info
+    shorter = commands(copy, f"resume={info['id']}", "trainer.max_steps=4")
+    assert shorter.code == 2 and "has done 12 steps already, so it cannot end after 4" in shorter.error
+    assert the_run(copy).info == info
 
 
 def test_a_longer_limit_is_allowed_for_a_constant_rate_and_equals_the_long_run(

@@ -174,6 +174,10 @@ def _resume(context: Context) -> Run:
 
 def _extend(cfg: DictConfig, run: Run, budget: Budget, planned: int) -> None:
     """Record another length of the run. Both must give the same rate where the run continues, which may be an earlier checkpoint."""
+    if cfg.trainer.get("extend") != "redecay" and budget.steps < (done := max(steps_saved(run.path), default=0)):
+        raise ConfigError(
+            f"{run.name} has done {counted(done, 'step')} already, so it cannot end after {budget.steps:,}: leave its limits as they were."
+        )
     schedule, per_step = recorded_schedule(cfg, run), budget.tokens_per_step
 
     def same_rate(step: int) -> bool:
