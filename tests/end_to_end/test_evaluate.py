@@ -157,6 +157,7 @@ def test_a_model_of_a_folder_is_beside_runs_in_the_table_and_writes_without_one(
     sentences = {
         ("task.run=hf:exported-bytes",): (2, "choose the text with data="),
         ("task.run=[bytes,hf:nosuch]",): (1, "hf:nosuch is no folder"),
+        ("task.run=[bytes,characters,runs/bytes]",): (2, "task.run names one run twice: runs/bytes is runs/bytes, which was named before"),
         ("task=export", "task.run=hf:exported-bytes"): (2, "task=evaluate, task=sample and init_from= take it"),
     }
     for argv, expected in sentences.items():

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from gptshake.errors import RecordError, StorageError, closest
+from gptshake.errors import ConfigError, RecordError, StorageError, closest
 from gptshake.files import expanded, fsync, sha256, storing, write_atomic, yaml_text
 from gptshake.record.lock import is_alive
 from gptshake.record.metrics import MetricsWriter, Row, history, last_row, read_rows
@@ -267,6 +267,14 @@ def find_run(text: str | Path, roots: Sequence[Path]) -> Path:
     near, where = closest(wanted, [name for name, _ in names], 3), " or ".join(map(str, roots))
     known = f"; did you mean {near}?" if near else f" in {where}{'.' if names else '; no run is there at all.'}"
     raise RecordError(f"There is no run {wanted!r}{known}")
+
+
+def refuse_twice(key: str, names: Sequence[str], found: Sequence[Path | str]) -> None:
+    """Refuse a list of names that found one run, or one model elsewhere, twice."""
+    places = [one.resolve() if isinstance(one, Path) else one for one in found]
+    for number, (name, place) in enumerate(zip(names, places, strict=True)):
+        if place in places[:number]:
+            raise ConfigError(f"{key} names one run twice: {name} is {os.path.relpath(found[number])}, which was named before.")
 
 
 def run_dirs(roots: Sequence[Path]) -> Iterator[Path]:

@@ -25,7 +25,7 @@ from gptshake.export.hub import HF
 from gptshake.files import place
 from gptshake.model.config import GPTConfig, check_shape
 from gptshake.record.index import flat, read_entry
-from gptshake.record.run import find_run, run_roots
+from gptshake.record.run import find_run, refuse_twice, run_roots
 from gptshake.tokenizer.protocol import Tokenizer, TokenizerTrainer, load_tokenizer
 
 if TYPE_CHECKING:
@@ -296,5 +296,7 @@ def chosen_run(cfg: DictConfig) -> Path:
 
 
 def chosen_runs(cfg: DictConfig) -> list[Path | str]:
-    names = [str(name) for name in (cfg.task.run if isinstance(cfg.task.run, ListConfig) else [cfg.task.run or ""])]
-    return [name if name.startswith(HF) else find_run(name, run_roots(cfg.paths)) for name in names if name] or [chosen_run(cfg)]
+    names = [str(name) for name in (cfg.task.run if isinstance(cfg.task.run, ListConfig) else [cfg.task.run]) if name]
+    found = [name if name.startswith(HF) else find_run(name, run_roots(cfg.paths)) for name in names]
+    refuse_twice("task.run", names, found)
+    return found or [chosen_run(cfg)]

@@ -1,6 +1,5 @@
 """``task=diff``: what differs between runs, as text and one picture. Only reads records, broken and unfinished ones too."""
 
-import os
 from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig
@@ -10,7 +9,7 @@ from gptshake.context import Context
 from gptshake.errors import ConfigError
 from gptshake.files import expanded, written
 from gptshake.record.index import Entry, read_entry, refuse_damaged
-from gptshake.record.run import find_run, run_roots
+from gptshake.record.run import find_run, refuse_twice, run_roots
 from gptshake.report import diff_text
 
 _MOST_NAMED = 6  # runs in a picture's file name
@@ -54,10 +53,6 @@ def _entries(cfg: DictConfig) -> list[Entry]:
     wanted = list(named) if isinstance(named, ListConfig) else [text.strip() for text in str(named or "").split(",") if text.strip()]
     if len(wanted) < 2:
         raise ConfigError("Choose two or more runs to compare: task.runs=[<name, id or path>,<another>].")
-    paths: dict[Path, Path] = {}
-    for text in wanted:
-        path = find_run(str(text), run_roots(cfg.paths))
-        if path.resolve() in paths:
-            raise ConfigError(f"task.runs names one run twice: {text} is {os.path.relpath(path)}, which was named before.")
-        paths[path.resolve()] = path
-    return [read_entry(path) for path in paths.values()]
+    paths = [find_run(str(text), run_roots(cfg.paths)) for text in wanted]
+    refuse_twice("task.runs", wanted, paths)
+    return [read_entry(path) for path in paths]
