@@ -20,7 +20,7 @@ from gptshake.files import lock_file
 from gptshake.outcome import Outcome, write_outcome
 from gptshake.record.metrics import Tail
 from gptshake.report import study_text
-from gptshake.report.study_stats import best, run_seconds
+from gptshake.report.study_stats import best, run_seconds, state_of
 from gptshake.sweep import controller as module
 from gptshake.sweep.config import SweeperConfig
 from gptshake.sweep.controller import Controller, Proposals
@@ -277,7 +277,8 @@ def test_whatever_ends_a_study_its_record_does_not_stay_at_work(run: Begin, monk
     monkeypatch.setattr(Tail, "new", lambda tail: [][0])
     with pytest.raises(IndexError):
         run(value, [LIST], n_trials=4)
-    assert json.loads((tmp_path / "study.json").read_text())["state"] == "stopped"
+    record = json.loads((tmp_path / "study.json").read_text())
+    assert record["state"] == "stopped" and {state_of(trial) for trial in record["trials"]} == {"stopped"}
 
 
 # One sequence

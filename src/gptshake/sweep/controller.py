@@ -95,6 +95,8 @@ class Controller:
             self._publish()
         except Exception:
             self.study.state = "stopped"
+            for run in (run for trial in (*self.study.trials.values(), *self.study.confirm) for run in trial.runs):
+                run.state = "stopped" if run.state == "running" else run.state  # the executor ends them when it is closed
             with contextlib.suppress(OSError):  # a full disk may be why it ends
                 self.study.write()
             raise
