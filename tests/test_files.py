@@ -152,7 +152,8 @@ def test_other_errors_pass_unchanged(tmp_path: Path) -> None:
         raise DataError("no space for this word (os error 28)")
 
     with pytest.raises(DataError):
-        write_folder_atomic(tmp_path / "target", write)
+        write_folder_atomic(tmp_path / "new" / "folders" / "target", write)
+    assert not any(tmp_path.iterdir())  # nor is anything left of what did not come about
 
 
 def test_a_report_that_cannot_be_written_is_a_note_and_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 All is written beside its target, flushed to the disk, then renamed: a kill at any moment leaves the old content or the new one.
 """
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -224,6 +225,7 @@ def write_folder_atomic(target: Path, write: Callable[[Path], None]) -> None:
     rather than a mixed one.
     """
     beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+    new = [folder for folder in target.parents if not folder.exists()]
     with storing(target):
         beside.mkdir(parents=True)
         try:
@@ -231,6 +233,9 @@ def write_folder_atomic(target: Path, write: Callable[[Path], None]) -> None:
             _put(beside, target)
         except BaseException:
             shutil.rmtree(beside, ignore_errors=True)
+            with contextlib.suppress(OSError):  # others have put something there
+                for folder in new:
+                    folder.rmdir()
             raise
 
 
