@@ -49,6 +49,12 @@ def record(**more: Any) -> dict[str, Any]:
     return {"id": "x0000001", "name": "20261124-1200-tiny-wiki_char-excerpt106-x0000001", "find_lr": found | more}
 
 
+def test_every_estimate_stands_apart_from_its_rate() -> None:
+    lines = sentences(record(), [])
+    rates = lines[1 : next(number for number, line in enumerate(lines) if "scaling law" in line)]
+    assert len(rates) == len(said(record()["find_lr"])) - 1 and all("  " in line.strip() for line in rates)
+
+
 RUNS = {
     "confirm": [
         {"lr": lr, "value": value, "state": state}

@@ -86,7 +86,7 @@ def find_lr_text(info: Facts, overrides: Sequence[str]) -> list[str]:
         warnings.append(f"The best is at the {found['edge']} end of what was run: task.confirm={len(runs) + 3} looks further.")
     return [
         "estimates:",
-        *(f"  {name:<22}{short_rate(rate)}" for name, rate, _ in lr_estimates(found)[:-1]),
+        *(f"  {name:<37}{short_rate(rate)}" for name, rate, _ in lr_estimates(found)[:-1]),
         f"  scaling law: {found['law_says'].removeprefix('law says ')}",
         f"optimizer.lr={short_rate(found['lr'])} is the peak to train with{interval}: {reason}.",
         *([f"It is the peak of this run's schedule: {found['schedule']}."] if "schedule" in found else []),  # older records lack it
