@@ -131,6 +131,7 @@ WRONG = {
     "scheduler.warmup=[1,2]": "scheduler.warmup=[1, 2] is not a length",
     "scheduler.warmup=true": "scheduler.warmup=True is not a length",
     "scheduler.warmup=-1": "scheduler.warmup=-1 is not a length",
+    "seed=18446744073709551616": "seed=18446744073709551616 cannot work: it must be a whole number from 0 up and at most 9,223,372,036,854,775,807.",
     "data.documents.n_documents=-1": "data.documents.n_documents=-1 cannot work: it must be a whole number from 1 up",
     "deterministic=3": "deterministic=3: it must be true or false",
     "model.bias=-1": "model.bias=-1: it must be true or false",

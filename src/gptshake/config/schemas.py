@@ -116,7 +116,8 @@ _STOPS: Rule = (
 )
 # Keys, and what their values must be; a key with ``?`` may be null: it is left out, or filled in later.
 _RANGES: dict[str, Rule] = {
-    "seed data.order_seed callbacks.samples.times task.n_blocks task.worst hydra.sweeper.seed "
+    "seed data.order_seed hydra.sweeper.seed": _number(0, 2**63 - 1, whole=True),
+    "callbacks.samples.times task.n_blocks task.worst "
     "hydra.sweeper.pruner.n_startup_trials hydra.sweeper.pruner.n_warmup_steps hydra.sweeper.sampler.n_startup_trials": _number(
         0, whole=True
     ),
