@@ -25,8 +25,8 @@ from gptshake.estimate.forecast import GEMM_SHARE, assumed_speed, run_seconds, r
 from gptshake.estimate.formatting import counted, duration, short_bytes, short_count
 from gptshake.files import as_seen_from_here, sha256_text, storage_error
 from gptshake.record.lock import is_alive
-from gptshake.record.provenance import CONFIG_HASH, config_sha256
 from gptshake.record.names import task_name
+from gptshake.record.provenance import CONFIG_HASH, config_sha256
 from gptshake.record.run import Run, steps_saved
 from gptshake.record.trackers.protocol import Tracker, as_tracker
 from gptshake.redaction import redact_code, redacted
