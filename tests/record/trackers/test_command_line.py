@@ -38,7 +38,7 @@ def test_a_run_is_mirrored_whole(commands: Any, small: Any, tmp_path: Path, log_
     assert log.config["model"]["n_embd"] == 16 and log.config["derived"]["model"] == info["model"]
     assert log.config["derived"]["budget"]["tokens_per_step"] == 128
     assert {0, 4, 8} <= set(log.history)  # a picture lies at the step that was reached when it came
-    assert "loss._type" in log.history[8] and log.history[8]["samples.nrows"] == 3
+    assert "plots/loss._type" in log.history[8] and log.history[8]["samples.nrows"] == 3
     assert log.summary["best/val/loss"] == info["summary"]["best/val/loss"] and log.summary["status"] == "ok"
     assert [artifact.type for artifact in log.artifacts.values() if "table" not in artifact.type] == ["tokenizer", "token-store", "model"]
     assert info["wandb"]["whole"]
