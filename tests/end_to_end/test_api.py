@@ -165,7 +165,7 @@ def test_a_run_from_python_equals_the_one_that_its_record_would_repeat(
         run.generate("the ", temp=1)
     with pytest.raises(ConfigError, match="stop is a text, or a list of texts, none of them empty"):
         run.generate("the ", stop=["x", ""])
-    with pytest.raises(ConfigError, match="accelerator=gpu0 is unknown"):
+    with pytest.raises(ConfigError, match="device=gpu0 is unknown"):
         run.model("gpu0")
     with pytest.raises(ConfigError, match=r"task\.to=onyx .* did you mean onnx"):
         run.export("onyx")

@@ -417,12 +417,13 @@ def test_a_killed_controller_leaves_nothing_running_and_the_same_command_goes_on
 
 
 def test_a_second_controller_is_told_of_the_first(commands: Any, small: Any, tmp_path: Path) -> None:
-    words = ("-m", *small, *LONG, *LIST, "callbacks=none")
+    words = ("-m", *small, "trainer.max_steps=100000", "trainer.val_check_interval=100000", *LIST, "callbacks=none")
     first = commands.start(tmp_path, *words)
     first.until("trial 0 begins")
     second = commands(tmp_path, *words)
     assert second.code == 2 and "is running already" in second.error
-    assert first.wait().code == 0 and Study(tmp_path).states() == ["ok"] * 4
+    first.signal(signal.SIGINT)
+    assert first.wait().code == 130 and Study(tmp_path).rows["state"] == "stopped"
 
 
 def test_a_study_about_something_else_is_refused_with_the_difference(commands: Any, small: Any, tmp_path: Path) -> None:
