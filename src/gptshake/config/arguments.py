@@ -22,14 +22,8 @@ NONE_BY_DEFAULT = ("experiment", "debug", "sampler")  # groups that may have no 
 _QUOTED = re.compile(r"""('(\\.|[^'\\])*'|"(\\.|[^"\\])*")(,('(\\.|[^'\\])*'|"(\\.|[^"\\])*"))*""", re.DOTALL)  # one, or several to sweep
 _CFG = ("job", "hydra", "all")
 _FLAGS_WITH_VALUE = ("--package", "-p", "--shell-completion", "-sc")
-_MODES = {
-    "-m": "--multirun",
-    "--multirun": "--multirun",
-    "-r": "--run",
-    "--run": "--run",
-    "--cfg": "--cfg",
-    "--info": "--info",
-}  # Hydra takes one
+_MODES = ("--multirun", "--run", "--cfg", "--info")  # Hydra takes one
+_LONG = {"-m": "--multirun", "-r": "--run"}
 _PLAIN_FLAGS = ("--multirun", "-m", "--run", "-r", "--resolve", "--hydra-help")
 _INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 _REFUSED = dict.fromkeys(("--config-path", "-cp"), "the packaged config is the primary one; --config-dir <folder> adds your own")
@@ -111,7 +105,7 @@ def parse(raw: list[str]) -> Arguments:
     flags = {flag.partition("=")[0] for flag in arguments.flags}
     if arguments.multirun and (shown := flags & {"--cfg", "--info"}):
         raise ConfigError(f"{shown.pop()} shows the config of one run: leave -m, repeats= and several values out.")
-    if len(modes := sorted({_MODES[flag] for flag in flags & _MODES.keys()})) > 1:
+    if len(modes := sorted({_LONG.get(flag, flag) for flag in flags}.intersection(_MODES))) > 1:
         raise ConfigError(f"{' and '.join(modes)} exclude each other: leave one of them out.")
     if (package := flags & {"--package", "-p"}) and "--cfg" not in flags:
         raise ConfigError(f"{package.pop()} selects what --cfg shows, as in --cfg job -p optimizer; without --cfg it has no effect.")
